@@ -1,0 +1,388 @@
+"""Brings a shop's sources into its lake: every row is accepted, quarantined with the reason, or counted as known.
+
+Each table goes through three steps: the source's rows are typed and checked into a staged file; rows already known are
+set apart; what is new becomes one batch. Nothing is visible before it is whole, and the same source again adds nothing.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+
+from features import contract, sources
+from features.engine import DuckDB
+from features.errors import UserError
+from features.lake import MEMORY_LIMIT, Lake, key_text
+from features.shops import Shop, Source
+
+COUNTED = ("event_name", "availability")
+DISTINCT = ("user_id", "user_pseudo_id", "session_id", "item_id", "transaction_id", "location_id")
+
+
+@dataclass(frozen=True, slots=True)
+class TableReport:
+    """What became of a table's rows: read = accepted + duplicate + quarantined.
+
+    values : rows read per value of the columns with a closed list; distinct : different ids among the rows read;
+    first, last : time range of the rows accepted so far.
+    """
+
+    table: str
+    read: int
+    accepted: int
+    duplicate: int
+    quarantined: dict[str, int]
+    values: dict[str, dict[str, int]]
+    distinct: dict[str, int]
+    first: str
+    last: str
+
+
+def ingest(shop: Shop, announce: Callable[[str], None] = lambda _: None) -> list[TableReport]:
+    """Read every table of the shop's configuration into its lake and store the report.
+
+    announce : called with each table's name before it is read.
+
+    Raises UserError in one sentence when a source cannot be read or lacks a required column.
+    """
+    lake = Lake(shop)
+    reports = []
+    for name, table_sources in shop.tables.items():
+        announce(name)
+        reports.append(_ingest_table(lake, contract.TABLES[name], table_sources))
+    _store(lake, reports)
+    return reports
+
+
+def _ingest_table(lake: Lake, table: contract.Table, table_sources: list[Source]) -> TableReport:
+    shutil.rmtree(lake.staging, ignore_errors=True)
+    lake.staging.mkdir(parents=True)
+    connection = _connection(lake)
+    try:
+        for number, source in enumerate(table_sources):
+            _stage(connection, lake, table, source, number)
+        connection.execute(f"create view staged as select * from {_staged(lake)}")
+        report = _settle(connection, lake, table)
+    except duckdb.Error as error:
+        raise UserError(f"table {table.name}: {_first_sentence(error)}") from error
+    finally:
+        connection.close()
+        shutil.rmtree(lake.staging, ignore_errors=True)
+    return report
+
+
+def _connection(lake: Lake) -> duckdb.DuckDBPyConnection:
+    connection = DuckDB(MEMORY_LIMIT, lake.folder / "spill").connection
+    connection.execute("set preserve_insertion_order = true")
+    connection.execute(f"set timezone = '{lake.shop.timezone}'")
+    return connection
+
+
+def _staged(lake: Lake) -> str:
+    return f"read_parquet('{lake.staging}/staged_*.parquet', union_by_name = true)"
+
+
+def _first_sentence(error: duckdb.Error) -> str:
+    return str(error).splitlines()[0]
+
+
+# Staging: rows typed, checked, numbered
+
+
+def _stage(
+    connection: duckdb.DuckDBPyConnection, lake: Lake, table: contract.Table, source: Source, number: int
+) -> None:
+    connection.execute(f"drop table if exists {sources.REJECTS}")
+    sources.read(connection, lake.shop, source, lake.staging)
+    theirs = [row[0] for row in connection.execute("describe source").fetchall()]
+    select = _typed_and_checked(table, source, theirs)
+    connection.execute(f"copy ({select}) to '{lake.staging}/staged_{number}.parquet'")
+    if _rejected_lines(connection):
+        connection.execute(f"copy ({_REJECTED}) to '{lake.staging}/staged_{number}_lines.parquet'")
+
+
+_REJECTED = f"""
+    select
+        min(csv_line) as "_row",
+        'line does not fit the header: ' || lower(min(error_type::varchar)) as "_reason",
+        cast(line as bigint) as "_number"
+    from {sources.REJECTS}
+    group by file_id, line
+"""
+
+
+def _rejected_lines(connection: duckdb.DuckDBPyConnection) -> bool:
+    tables = connection.execute("select count(*) from duckdb_tables() where table_name = ?", [sources.REJECTS])
+    return bool(tables.fetchall()[0][0]) and bool(
+        connection.execute(f"select count(*) from {sources.REJECTS}").fetchall()[0][0]
+    )
+
+
+def _typed_and_checked(table: contract.Table, source: Source, theirs: list[str]) -> str:
+    raw = _raw_expressions(table, source, theirs)
+    taken = {*source.columns.values(), *raw, *(column.name for column in table.columns)}
+    extras = [f'"{name}"' for name in theirs if name not in taken and not name.startswith("_")]
+    mapped = ", ".join([f'{expression} as "{name}"' for name, expression in raw.items()])
+    typed = [_typed(column, column.name in raw) for column in table.columns]
+    reasons = " ".join(f"when {wrong} then '{reason}'" for wrong, reason in _faults(table, raw))
+    return f"""
+        with mapped as (
+            select {", ".join([mapped, *extras])}, cast(to_json(source) as varchar) as "_row",
+                row_number() over () as "_number"
+            from source
+        ),
+        typed as (
+            select {", ".join(typed)}, {", ".join([*extras, '"_row"', '"_number"'])},
+                {_untyped_reason(table, raw)} as "_untyped"
+            from mapped
+        ),
+        judged as (select *, coalesce("_untyped", case {reasons} end) as "_reason" from typed)
+        select * exclude ("_row", "_untyped"), case when "_reason" is not null then "_row" end as "_row" from judged
+    """
+
+
+def _raw_expressions(table: contract.Table, source: Source, theirs: list[str]) -> dict[str, str]:
+    """Our column = SQL for its raw value, for every column of the contract that the source can give."""
+    _refuse_unknown_columns(table, source, theirs)
+    raw: dict[str, str] = {}
+    for column in (column.name for column in table.columns):
+        if column in source.expressions:
+            raw[column] = f"({source.expressions[column]})"
+        elif column in source.constants:
+            raw[column] = _literal(source.constants[column])
+        elif source.columns.get(column, column) in theirs:
+            raw[column] = f'"{source.columns.get(column, column)}"'
+        if column in source.values and column in raw:
+            raw[column] = _renamed_values(raw[column], source.values[column])
+    missing = [column for column in table.required if column not in raw]
+    if missing:
+        raise UserError(
+            f"table {table.name} needs {', '.join(missing)}: the source has {', '.join(theirs)}; "
+            f"say in the shop's TOML which column it is, under [tables.{table.name}] columns"
+        )
+    return raw
+
+
+def _refuse_unknown_columns(table: contract.Table, source: Source, theirs: list[str]) -> None:
+    ours = set(table.types())
+    for part in ("columns", "values", "constants", "expressions"):
+        unknown = sorted(set(getattr(source, part)) - ours)
+        if unknown:
+            raise UserError(
+                f"table {table.name} has no column {', '.join(unknown)} (named in {part}): "
+                f"its columns are {', '.join(table.types())}"
+            )
+    absent = sorted(set(source.columns.values()) - set(theirs))
+    if absent:
+        raise UserError(
+            f"table {table.name}: the source has no column {', '.join(absent)}; its columns are {', '.join(theirs)}"
+        )
+
+
+def _literal(value: str | float | bool) -> str:
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
+
+
+def _renamed_values(expression: str, values: dict[str, str]) -> str:
+    cases = " ".join(f"when {_literal(theirs)} then {_literal(ours)}" for theirs, ours in values.items())
+    return f"case cast({expression} as varchar) {cases} else cast({expression} as varchar) end"
+
+
+_CASTS = {
+    "VARCHAR": "nullif(cast({0} as varchar), '')",
+    "DOUBLE": "case when isfinite(try_cast({0} as double)) then try_cast({0} as double) end",
+    "TIMESTAMP": "timezone('UTC', try_cast({0} as timestamptz))",
+}
+_TYPE_WORDS = {
+    "BIGINT": "a whole number",
+    "DOUBLE": "a number",
+    "TIMESTAMP": "a time",
+    "DATE": "a date",
+    "BOOLEAN": "true or false",
+}
+
+
+def _cast(column: contract.Column) -> str:
+    return _CASTS.get(column.type, "try_cast({0} as " + column.type + ")").format(f'"{column.name}"')
+
+
+def _typed(column: contract.Column, given: bool) -> str:
+    return f'{_cast(column) if given else f"cast(null as {column.type})"} as "{column.name}"'
+
+
+def _untyped_reason(table: contract.Table, raw: dict[str, str]) -> str:
+    cases = [
+        f"""when "{column.name}" is not null and ({_cast(column)}) is null """
+        f"then '{column.name} is not {_TYPE_WORDS[column.type]}'"
+        for column in table.columns
+        if column.name in raw and column.type in _TYPE_WORDS
+    ]
+    return f"case {' '.join(cases)} end" if cases else "cast(null as varchar)"
+
+
+def _faults(table: contract.Table, raw: dict[str, str]) -> list[tuple[str, str]]:
+    """(predicate that is true for a bad row, reason)."""
+    missing = [(f'"{column.name}" is null', f"{column.name} is missing") for column in table.columns if column.required]
+    failed = [
+        (f'"{column.name}" is not null and not ({column.check})', column.reason)
+        for column in table.columns
+        if column.check and column.name in raw
+    ]
+    return [*missing, *failed, *((f"not ({predicate})", reason) for predicate, reason in table.checks)]
+
+
+# Settling: known rows set apart, the rest written
+
+
+def _settle(connection: duckdb.DuckDBPyConnection, lake: Lake, table: contract.Table) -> TableReport:
+    columns = [row[0] for row in connection.execute("describe staged").fetchall() if not row[0].startswith("_")]
+    connection.execute("create view accepted as select * from staged where _reason is null")
+    connection.execute(f"create view known as {_known(lake, table, columns)}")
+    fresh = _fresh(connection, table, columns)
+    accepted = connection.execute(f"select count(*) from ({fresh})").fetchall()[0][0]
+    if accepted and not _same_snapshot(connection, lake, table, fresh, columns):
+        _write_batch(connection, lake, table, fresh)
+    elif table.kind == "snapshot":
+        accepted = 0
+    _write_quarantine(connection, lake, table)
+    return _report(connection, lake, table, accepted)
+
+
+def _known(lake: Lake, table: contract.Table, columns: list[str]) -> str:
+    """What the lake holds of a table, as key and content hashes; snapshots are replaced whole, so nothing counts."""
+    if table.kind == "snapshot" or not lake.batches(table.name):
+        return "select cast(null as ubigint) as key_hash, cast(null as ubigint) as content_hash where false"
+    files = f"read_parquet('{lake.tables / table.name}/**/*.parquet', union_by_name = true, hive_partitioning = true)"
+    if table.kind == "append":
+        return f"select {_key_hash(table)} as key_hash, cast(0 as ubigint) as content_hash from {files}"
+    held = {row[0] for row in duckdb.sql(f"describe select * from {files}").fetchall()}
+    content = ", ".join(f'"{name}"' if name in held else "null" for name in columns)
+    return f"""
+        select {_key_hash(table)} as key_hash, hash({content}) as content_hash from {files}
+        qualify row_number() over (partition by {_key_hash(table)} order by lake_batch desc) = 1
+    """
+
+
+def _key_hash(table: contract.Table) -> str:
+    return f"hash({', '.join(key_text(column) for column in table.key)})"
+
+
+def _fresh(connection: duckdb.DuckDBPyConnection, table: contract.Table, columns: list[str]) -> str:
+    """A SELECT of the rows to write: of each key the first (append) or last row, unless the lake has it.
+
+    Keys that occur once and are not in the lake, nearly all, take no window: only the rest is sorted.
+    """
+    content = "cast(0 as ubigint)" if table.kind == "append" else f"hash({', '.join(_names(columns))})"
+    connection.execute(f"""
+        create temp table repeated as
+        select key_hash from (
+            select {_key_hash(table)} as key_hash from accepted union all select key_hash from known
+        ) group by key_hash having count(*) > 1
+    """)
+    selected = ", ".join(_names(columns))
+    order = "_number" if table.kind == "append" else "_number desc"
+    return f"""
+        select {selected} from accepted where {_key_hash(table)} not in (select key_hash from repeated)
+        union all
+        select {selected} from (
+            select * from accepted where {_key_hash(table)} in (select key_hash from repeated)
+            qualify row_number() over (partition by {", ".join(_names(table.key))} order by {order}) = 1
+        ) last_of_key
+        where ({_key_hash(table)}, {content}) not in (select (key_hash, content_hash) from known)
+    """
+
+
+def _names(columns: list[str] | tuple[str, ...]) -> list[str]:
+    return [f'"{name}"' for name in columns]
+
+
+def _same_snapshot(
+    connection: duckdb.DuckDBPyConnection, lake: Lake, table: contract.Table, fresh: str, columns: list[str]
+) -> bool:
+    batches = lake.batches(table.name)
+    if table.kind != "snapshot" or not batches:
+        return False
+    held = f"select * from read_parquet('{batches[-1]}/*.parquet', hive_partitioning = false)"
+    held_columns = [row[0] for row in connection.execute(f"describe {held}").fetchall()]
+    if sorted(held_columns) != sorted(columns):
+        return False
+    digest = f"select count(*), sum(hash({', '.join(_names(columns))}))"
+    return bool(
+        connection.execute(f"{digest} from ({fresh})").fetchall()
+        == connection.execute(f"{digest} from ({held})").fetchall()
+    )
+
+
+def _write_batch(connection: duckdb.DuckDBPyConnection, lake: Lake, table: contract.Table, fresh: str) -> None:
+    staged_batch = lake.staging / "batch"
+    if table.day:
+        days = f"select *, cast({table.day} as date) as lake_day from ({fresh}) rows_to_write order by {table.day}"
+        connection.execute(f"copy ({days}) to '{staged_batch}' (format parquet, partition_by (lake_day))")
+    else:
+        staged_batch.mkdir()
+        connection.execute(f"copy ({fresh}) to '{staged_batch}/rows.parquet' (format parquet)")
+    batch = lake.next_batch(table.name)
+    batch.parent.mkdir(parents=True, exist_ok=True)
+    staged_batch.rename(batch)
+
+
+def _write_quarantine(connection: duckdb.DuckDBPyConnection, lake: Lake, table: contract.Table) -> None:
+    rejected = 'select _reason as reason, _row as "row" from staged where _reason is not null'
+    path = lake.quarantine / f"{table.name}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    earlier = f"union select * from read_parquet('{path}')" if path.exists() else ""
+    connection.execute(f"copy (select distinct * from ({rejected} {earlier})) to '{lake.staging}/quarantine.parquet'")
+    (lake.staging / "quarantine.parquet").rename(path)
+
+
+# Reporting
+
+
+def _report(connection: duckdb.DuckDBPyConnection, lake: Lake, table: contract.Table, accepted: int) -> TableReport:
+    columns = [row[0] for row in connection.execute("describe staged").fetchall()]
+    read = connection.execute("select count(*) from staged").fetchall()[0][0]
+    reasons = _counts(connection, "_reason", "where _reason is not null")
+    return TableReport(
+        table=table.name,
+        read=read,
+        accepted=accepted,
+        duplicate=read - accepted - sum(reasons.values()),
+        quarantined=reasons,
+        values={name: _counts(connection, name) for name in COUNTED if name in columns},
+        distinct=_distinct(connection, [name for name in DISTINCT if name in columns]),
+        **_range(connection, lake, table),
+    )
+
+
+def _counts(connection: duckdb.DuckDBPyConnection, column: str, where: str = "") -> dict[str, int]:
+    counted = f"select {column}, count(*) from staged {where} group by 1 having {column} is not null order by 2 desc, 1"
+    return dict(connection.execute(counted).fetchall())
+
+
+def _distinct(connection: duckdb.DuckDBPyConnection, columns: list[str]) -> dict[str, int]:
+    if not columns:
+        return {}
+    counted = ", ".join(f'count(distinct "{name}")' for name in columns)
+    found = connection.execute(f"select {counted} from staged").fetchall()[0]
+    return {name: count for name, count in zip(columns, found, strict=True) if count}
+
+
+def _range(connection: duckdb.DuckDBPyConnection, lake: Lake, table: contract.Table) -> dict[str, str]:
+    time = table.day or next((column.name for column in table.columns if column.name in ("date", "sent_at")), "")
+    if not time or not lake.batches(table.name):
+        return {"first": "", "last": ""}
+    files = f"read_parquet('{lake.tables / table.name}/**/*.parquet', union_by_name = true)"
+    first, last = connection.execute(f"select min({time})::varchar, max({time})::varchar from {files}").fetchall()[0]
+    return {"first": first, "last": last}
+
+
+def _store(lake: Lake, reports: list[TableReport]) -> None:
+    lake.reports.mkdir(parents=True, exist_ok=True)
+    number = len(list(lake.reports.glob("ingest_*.json"))) + 1
+    content: list[dict[str, Any]] = [asdict(report) for report in reports]
+    path: Path = lake.reports / f"ingest_{number:04d}.json"
+    path.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))

@@ -1,0 +1,106 @@
+"""Reads a source as it is: files or database rows become one relation of raw columns, nothing checked yet."""
+
+import glob
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.errors import UserError
+from features.shops import Shop, Source, Wide
+
+CHUNK_ROWS = 100_000
+REJECTS = "rejected_lines"
+
+
+def read(connection: duckdb.DuckDBPyConnection, shop: Shop, source: Source, scratch: Path) -> None:
+    """Create the view ``source`` over what a source holds; a CSV's columns are text.
+
+    Lines of a CSV that do not have its header's columns are found in the table ``rejected_lines`` once it was read.
+
+    Raises UserError when the source is missing, empty, truncated or in another encoding.
+    """
+    relation = _database(source, scratch) if source.url else _files(shop, source)
+    if source.query and not source.url:
+        query = source.query.replace("$folder", str(Path(shop.locate(source.path)).parent))
+        relation = f"(with source as (select * from {relation}) {query})"
+    connection.execute(f"create or replace temp view source as select * from {relation}")
+    if source.wide:
+        connection.execute(f"create or replace temp view source as {_unpivoted(relation, source.wide)}")
+
+
+def _files(shop: Shop, source: Source) -> str:
+    pattern = shop.locate(source.path)
+    paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  absolute patterns
+    if not paths:
+        raise UserError(f"no file {pattern}: correct path in the shop's TOML")
+    for path in paths:
+        if not Path(path).stat().st_size:
+            raise UserError(f"{path} is empty: export it again")
+    listed = ", ".join(_quoted(path) for path in paths)
+    if paths[0].endswith(".parquet"):
+        return f"read_parquet([{listed}], union_by_name = true)"
+    return (
+        f"read_csv([{listed}], all_varchar = true, header = true, encoding = {_quoted(source.encoding)}, "
+        f"store_rejects = true, rejects_table = '{REJECTS}')"
+    )
+
+
+def _unpivoted(relation: str, wide: Wide) -> str:
+    identifiers = ", ".join(_identifier(name) for name in wide.id)
+    return (
+        f"select * from (unpivot (select * from {relation}) "
+        f"on columns(* exclude ({identifiers})) into name date value {_identifier(wide.value)})"
+    )
+
+
+def _database(source: Source, scratch: Path) -> str:
+    path = scratch / "database.parquet"
+    writer: pq.ParquetWriter | None = None
+    for chunk in _database_chunks(source):
+        writer = writer or pq.ParquetWriter(path, chunk.schema)
+        writer.write_table(chunk.cast(writer.schema))
+    if writer is None:
+        raise UserError(f"the query of {_without_password(source.url)} gave no rows: correct query in the shop's TOML")
+    writer.close()
+    return f"read_parquet('{path}')"
+
+
+def _database_chunks(source: Source) -> Iterator[pa.Table]:
+    import sqlalchemy
+
+    try:
+        database = sqlalchemy.create_engine(source.url)
+        with database.connect().execution_options(stream_results=True) as connection:
+            result = connection.execute(sqlalchemy.text(source.query))
+            while rows := result.fetchmany(CHUNK_ROWS):
+                yield _arrow(list(result.keys()), [tuple(row) for row in rows])
+        database.dispose()
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        raise UserError(f"{_without_password(source.url)} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _arrow(names: list[str], rows: list[tuple[Any, ...]]) -> pa.Table:
+    columns = [pa.array(values) for values in zip(*rows, strict=True)]
+    texts = [column.cast(pa.string()) if pa.types.is_null(column.type) else column for column in columns]
+    return pa.table(dict(zip(names, texts, strict=True)))
+
+
+def _without_password(url: str) -> str:
+    import sqlalchemy
+
+    try:
+        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        return "the database"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,302 @@
+"""The HTTP application: one list of endpoints, from which routes and the OpenAPI document derive."""
+
+import csv
+import io
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from http import HTTPStatus
+from typing import Any, Generic, TypeVar, get_origin
+
+import orjson
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from features.errors import UserError
+from serving import metrics, openapi, pages, problems, schema
+from serving.metrics import Metrics
+from serving.models import Models, ServedModel
+from serving.openapi import Endpoint
+from serving.problems import Problem
+from serving.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+_ASKED = (HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE)
+_POSTED = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    *_ASKED,
+)
+
+
+Asked = TypeVar("Asked")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Asked]):
+    """One request: what there is to answer from, the validated request, and the Accept header."""
+
+    models: Models
+    metrics: Metrics
+    asked: Asked
+    accept: str
+
+
+def build(models: Models, settings: Settings) -> Starlette:
+    """The application that answers from these models."""
+    measured = Metrics(models)
+    paths = {endpoint.path for endpoint in ENDPOINTS}
+    app = Starlette(
+        routes=[
+            Route(e.path, _answering(e, models, measured, settings.max_body_bytes), methods=[e.method])
+            for e in ENDPOINTS
+        ],
+        middleware=[
+            Middleware(
+                metrics.Observed, metrics=measured, route=lambda path: path if path in paths else metrics.OTHER_ROUTE
+            )
+        ],
+        exception_handlers={HTTPException: _refused},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def recommendations(call: Call[schema.RecommendationRequest]) -> Response:
+    model = _model(call, "recommend")
+    answer = model.scorer.answer(call.asked.model_dump())
+    return _json(
+        {
+            **answer,
+            "recommendation_id": str(uuid.uuid4()),
+            "model_version": model.version,
+            "staleness_s": model.staleness_s,
+        }
+    )
+
+
+def propensity(call: Call[schema.PropensityRequest]) -> Response:
+    model = _model(call, "propensity")
+    return _json({**model.scorer.answer(call.asked.model_dump()), "model_version": model.version})
+
+
+def forecasts(call: Call[schema.ForecastQuery]) -> Response:
+    model = _model(call, "demand")
+    query = call.asked.model_dump()
+    answer = model.scorer.answer({"item_ids": query.pop("item_id"), **query})
+    if _prefers_csv(call.accept):
+        return _csv(answer, model.version)
+    return _json({**answer, "model_version": model.version})
+
+
+def model_list(call: Call[None]) -> Response:
+    served = [_described(model) for model in call.models.served.values()]
+    return _json({"shop": call.models.shop, "models": served, "absent": _absent(call)})
+
+
+def livez(_: Call[None]) -> Response:
+    return Response("alive\n", media_type="text/plain")
+
+
+def readyz(call: Call[None]) -> Response:
+    if not call.models.served:
+        detail = "No model is loaded; train and promote one."
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, absent=_absent(call))
+    return model_list(call)
+
+
+def measurements(call: Call[None]) -> Response:
+    return Response(call.metrics.text(), media_type=metrics.MEDIA_TYPE)
+
+
+def interface(_: Call[None]) -> Response:
+    return _json(_document())
+
+
+def docs(_: Call[None]) -> Response:
+    return HTMLResponse(pages.docs(_document()))
+
+
+def root(_: Call[None]) -> Response:
+    return RedirectResponse("docs")
+
+
+ENDPOINTS = (
+    Endpoint(
+        "POST",
+        "/v1/recommendations",
+        "Items that a visitor would like.",
+        recommendations,
+        schema.RecommendationRequest,
+        schema.Recommendations,
+        errors=_POSTED,
+    ),
+    Endpoint(
+        "POST",
+        "/v1/propensity",
+        "How likely customers are to buy.",
+        propensity,
+        schema.PropensityRequest,
+        schema.PropensityScores,
+        errors=_POSTED,
+    ),
+    Endpoint(
+        "GET",
+        "/v1/forecasts",
+        "Demand to come, with its quantiles; CSV with Accept: text/csv.",
+        forecasts,
+        schema.ForecastQuery,
+        schema.Forecasts,
+        media=("text/csv",),
+        errors=_ASKED,
+    ),
+    Endpoint(
+        "GET", "/v1/models", "The models that answer, and the tasks without one.", model_list, answer=schema.ModelList
+    ),
+    Endpoint("GET", "/livez", "Whether the process runs.", livez, media=("text/plain",)),
+    Endpoint(
+        "GET",
+        "/readyz",
+        "Whether at least one model answers.",
+        readyz,
+        answer=schema.ModelList,
+        errors=(HTTPStatus.SERVICE_UNAVAILABLE,),
+    ),
+    Endpoint(
+        "GET", "/metrics", "Requests, latencies and model ages for Prometheus.", measurements, media=("text/plain",)
+    ),
+    Endpoint("GET", "/openapi.json", "This interface as OpenAPI 3.1.", interface, media=("application/json",)),
+    Endpoint("GET", "/docs", "This interface for people.", docs, media=("text/html",)),
+    Endpoint("GET", "/", "To the documentation.", root, status=HTTPStatus.TEMPORARY_REDIRECT),
+)
+
+
+def _answering(
+    endpoint: Endpoint, models: Models, measured: Metrics, max_body_bytes: int
+) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        try:
+            asked = await _asked(endpoint, request, max_body_bytes)
+            return endpoint.handle(Call(models, measured, asked, request.headers.get("accept", "")))
+        except HTTPException:
+            raise
+        except UserError as error:
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+        except Exception as error:
+            _log.exception("Request %s failed", request.scope[metrics.REQUEST_ID])
+            raise problems.unexpected() from error
+
+    return answer
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return problems.response(error, request.scope[metrics.REQUEST_ID])
+
+
+async def _asked(endpoint: Endpoint, request: Request, max_body_bytes: int) -> schema.Request | None:
+    if endpoint.request is None:
+        return None
+    values = _query(endpoint.request, request) if endpoint.method == "GET" else await _body(request, max_body_bytes)
+    try:
+        return endpoint.request.model_validate(values)
+    except ValidationError as error:
+        raise problems.invalid(error, endpoint.request) from error
+
+
+def _query(model: type[schema.Request], request: Request) -> dict[str, object]:
+    """Query parameters: those that the model has as lists always as lists, others only when they are repeated."""
+    lists = {name for name, field in model.model_fields.items() if get_origin(field.annotation) is list}
+    values = {name: request.query_params.getlist(name) for name in request.query_params}
+    return {name: given if name in lists or len(given) > 1 else given[0] for name, given in values.items()}
+
+
+async def _body(request: Request, limit: int) -> object:
+    media_type = request.headers.get("content-type", "")
+    if media_type.partition(";")[0].strip().lower() != "application/json":
+        raise problems.wrong_media_type(media_type)
+    try:
+        return orjson.loads(await _read(request, limit))
+    except orjson.JSONDecodeError as error:
+        raise problems.not_json(error) from error
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    """The body, read no further than the limit, whatever Content-Length says."""
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise problems.too_large(limit)
+    except ClientDisconnect as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, "The connection closed before the body was complete.") from error
+    return bytes(body)
+
+
+def _model(call: Call[Any], task: str) -> ServedModel:
+    model = call.models.served.get(task)
+    if model is None:
+        raise problems.no_model(task)
+    return model
+
+
+def _described(model: ServedModel) -> dict[str, object]:
+    manifest = model.manifest
+    return {
+        "task": model.task,
+        "version": model.version,
+        "model": manifest["model"],
+        "window": manifest["window"],
+        "created_at": manifest["created_at"],
+        "age_s": model.age_s,
+        "staleness_s": model.staleness_s,
+        "metrics": manifest["metrics"],
+    }
+
+
+def _absent(call: Call[Any]) -> list[dict[str, str]]:
+    return [{"task": task, "reason": reason} for task, reason in call.models.absent.items()]
+
+
+def _json(answer: object) -> Response:
+    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+
+
+def _csv(answer: Mapping[str, Any], version: str) -> Response:
+    rows = answer["forecasts"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["item_id", "location_id", "date", "mean"])
+    writer.writeheader()
+    writer.writerows(rows)
+    headers = {"x-total": str(answer["total"]), "x-cutoff": str(answer["cutoff"]), "x-model-version": version}
+    return Response(text.getvalue(), headers=headers, media_type="text/csv")
+
+
+def _prefers_csv(accept: str) -> bool:
+    weights = dict(map(_weighted, accept.lower().split(",")))
+    csv_weight = weights.get("text/csv", 0.0)
+    return csv_weight > weights.get("application/json", 0.0) and csv_weight >= weights.get("*/*", 0.0)
+
+
+def _weighted(accepted: str) -> tuple[str, float]:
+    media_type, _, parameters = accepted.partition(";")
+    _, _, weight = parameters.partition("q=")
+    try:
+        return media_type.strip(), float(weight or 1)
+    except ValueError:
+        return media_type.strip(), 0.0
+
+
+@cache
+def _document() -> openapi.Json:
+    return openapi.document(ENDPOINTS)

@@ -1,0 +1,51 @@
+"""How the service is started: the command, its environment, and what the service reads from it."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+from features.errors import UserError
+
+STOP_S = 5
+
+
+def command(host: str, port: int, workers: int) -> list[str]:
+    """The command that serves on an IP address and port until SIGTERM or SIGINT; run it in ``environment``."""
+    root = Path(__file__).parent.parent
+    return [
+        *(sys.executable, "-m", "bentoml", "serve", "serving.service:Shopkeeper", "--working-dir", str(root)),
+        *("--host", host, "--port", str(port), "--arg", f"workers={workers}"),
+        *("--timeout-graceful-shutdown", str(STOP_S)),
+    ]
+
+
+def require_free(host: str, port: int) -> None:
+    """Raises UserError when this address cannot be bound, with the reason."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UserError(f"{host} port {port} cannot be bound ({error.strerror}); choose another") from error
+
+
+def environment(shop: str, home: Path) -> dict[str, str]:
+    """The environment of ``command``: this process's, the shop and its home, one linear algebra thread per worker."""
+    return {
+        **os.environ,
+        "SHOPKEEPER_SHOP": shop,
+        "SHOPKEEPER_HOME": str(home.absolute()),
+        "BENTOML_HOME": str(home.absolute() / "bentoml" / shop),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+def shop() -> str:
+    """The shop to serve; raises UserError when SHOPKEEPER_SHOP is not set."""
+    name = os.environ.get("SHOPKEEPER_SHOP", "")
+    if not name:
+        raise UserError("SHOPKEEPER_SHOP is not set; name the shop to serve, as in SHOPKEEPER_SHOP=mini")
+    return name

@@ -1,0 +1,90 @@
+"""Every error that the service answers, as ``application/problem+json`` (RFC 9457)."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from serving import schema
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(HTTPException):
+    """An error with a detail for the caller, and further members of the problem document."""
+
+    def __init__(self, status: HTTPStatus, detail: str, **members: object) -> None:
+        super().__init__(status, detail)
+        self.members = members
+
+
+def response(error: HTTPException, request_id: str) -> Response:
+    """The problem document of an error, with the headers that the error asks for."""
+    document = {
+        "type": "about:blank",
+        "title": HTTPStatus(error.status_code).phrase,
+        "status": error.status_code,
+        "detail": error.detail,
+        "request_id": request_id,
+        **getattr(error, "members", {}),
+    }
+    return Response(orjson.dumps(document), error.status_code, error.headers, media_type=MEDIA_TYPE)
+
+
+def too_large(limit: int) -> Problem:
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {limit} bytes; send less at once.")
+
+
+def not_json(error: ValueError) -> Problem:
+    return Problem(HTTPStatus.BAD_REQUEST, f"The body is not JSON: {error}.")
+
+
+def wrong_media_type(got: str) -> Problem:
+    return Problem(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        f"The body has content type {got or 'none'}; send JSON with Content-Type: application/json.",
+    )
+
+
+def no_model(task: str) -> Problem:
+    return Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        f"No {task} model is loaded; promote one with `shopkeeper promote {task}`. GET /v1/models tells why.",
+    )
+
+
+def unexpected() -> Problem:
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The service failed; its log has the reason under request_id.")
+
+
+def invalid(error: ValidationError, model: type[schema.Request]) -> Problem:
+    """All faults of a request: where each is, what is wrong there, and what is allowed there."""
+    whole = model.model_json_schema()
+    faults = [_fault(details, whole) for details in error.errors(include_url=False, include_input=False)]
+    count = f"{len(faults)} faults" if len(faults) > 1 else "1 fault"
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"The request has {count}; see errors.", errors=faults)
+
+
+def _fault(details: ErrorDetails, whole: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        "pointer": "".join(f"/{_escaped(str(part))}" for part in details["loc"]),
+        "message": details["msg"],
+        "allowed": _allowed(details, whole),
+    }
+
+
+def _escaped(part: str) -> str:
+    return part.replace("~", "~0").replace("/", "~1")
+
+
+def _allowed(details: ErrorDetails, whole: Mapping[str, Any]) -> Mapping[str, Any]:
+    properties = whole["properties"]
+    name = details["loc"][0] if details["loc"] else None
+    if details["type"] == "extra_forbidden":
+        return {"propertyNames": {"enum": list(properties)}}
+    return {key: value for key, value in properties.get(name, whole).items() if key != "title"}

@@ -1,0 +1,212 @@
+"""What the service is asked and what it answers; validation and the OpenAPI document both come from these models."""
+
+import re
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _integral(value: Any) -> Any:  # noqa: ANN401
+    """JSON Schema counts 3.0 among the integers; everything else stays as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _spelled(value: Any) -> Any:  # noqa: ANN401
+    """The number that a query parameter spells; everything else stays as it is, and is then refused."""
+    return int(value) if isinstance(value, str) and re.fullmatch("-?[0-9]{1,9}", value) else value
+
+
+Id = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Request(BaseModel):
+    """A request: unknown keys and other types are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class Answer(BaseModel):
+    """An answer, as it is documented."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class RecommendationRequest(Request):
+    """Where the items will be shown, and what is known of the visitor."""
+
+    placement: Literal["home", "product", "cart"] = "home"
+    """Where the items will be shown."""
+    user_id: Id | None = None
+    """The shop's customer number; absent for a guest."""
+    item_ids: Annotated[list[Id], Field(max_length=100)] = []
+    """What the visitor looks at: the product, or the cart's content, latest last."""
+    n: Annotated[int, Field(ge=1, le=100), BeforeValidator(_integral)] = 10
+    """Items wanted."""
+    exclude_ids: Annotated[list[Id], Field(max_length=1000)] = []
+    """Items that must not come."""
+    explain: bool = False
+    """Whether each item comes with what each stage adds to its score."""
+
+
+class RecommendedItem(Answer):
+    """One item; the list is sorted, best first."""
+
+    item_id: str
+    score: float
+    """Comparable within one answer only."""
+    reason: str
+    """Why the item is shown."""
+    tiers: dict[str, float] = {}
+    """What each stage adds to the score; only when ``explain`` was asked for."""
+
+
+class Recommendations(Answer):
+    """Items, and how they were found."""
+
+    items: list[RecommendedItem]
+    recommendation_id: str
+    """Send it back with the events that the items lead to."""
+    tier: str
+    """The stage that answered."""
+    degraded: list[str]
+    """Why a better stage could not answer; empty when the best one did."""
+    model_version: str
+    staleness_s: int
+    """Seconds since the end of the data that the model was trained on."""
+
+
+class PropensityRequest(Request):
+    """The customers to score."""
+
+    user_ids: Annotated[list[Id], Field(min_length=1, max_length=1000)]
+    """The shop's customer numbers."""
+
+
+class PropensityScore(Answer):
+    """How likely one customer is to buy within the model's horizon."""
+
+    user_id: str
+    probability: Annotated[float, Field(ge=0, le=1)]
+    """Calibrated probability of an order."""
+    percentile: Annotated[float, Field(ge=0, le=100)]
+    """Rank among all customers, 100 is the likeliest."""
+    tier: str
+    """The segment that the percentile falls in."""
+    reasons: list[str]
+    """What moves the probability most, strongest first."""
+
+
+class PropensityScores(Answer):
+    """One score per customer asked for, in that order."""
+
+    as_of: datetime
+    """First instant not known to the scores, UTC."""
+    scores: list[PropensityScore]
+    model_version: str
+
+
+class ForecastQuery(Request):
+    """Which forecasts, and which page of them."""
+
+    item_id: Annotated[list[Id], Field(max_length=100)] = []
+    """Items, repeatable; absent: all."""
+    location_id: Id | None = None
+    """Store or warehouse; absent: all."""
+    horizon: Annotated[int, Field(ge=1, le=365), BeforeValidator(_spelled)] | None = None
+    """Periods ahead; absent: all that the model forecasts."""
+    offset: Annotated[int, Field(ge=0), BeforeValidator(_spelled)] = 0
+    """Rows to skip."""
+    limit: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_spelled)] = 100
+    """Rows in the answer at most."""
+
+
+class Forecast(BaseModel):
+    """Demand of one item, location and period: its mean, and its quantiles as ``q0.05`` to ``q0.95``, in units."""
+
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+    __pydantic_extra__: dict[str, float]
+
+    item_id: str
+    location_id: str | None
+    date: date
+    """First day of the period."""
+    mean: float
+    """Expected units."""
+
+
+class Forecasts(Answer):
+    """One page of forecasts."""
+
+    cutoff: date
+    """First day not known to the forecasts."""
+    total: int
+    """Rows over all pages."""
+    forecasts: list[Forecast]
+    model_version: str
+
+
+class DataWindow(Answer):
+    """The data that a model was trained on."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    since: Annotated[str | None, Field(alias="from")]
+    until: str
+
+
+class ServedModel(Answer):
+    """A model that answers."""
+
+    task: str
+    version: str
+    model: str
+    window: DataWindow
+    created_at: datetime
+    age_s: int
+    """Seconds since it was trained."""
+    staleness_s: int
+    """Seconds since the end of its data."""
+    metrics: dict[str, Any]
+    """Its evaluation at training."""
+
+
+class AbsentModel(Answer):
+    """A task without a model, and why."""
+
+    task: str
+    reason: str
+
+
+class ModelList(Answer):
+    """Everything that the service can and cannot answer with."""
+
+    shop: str
+    models: list[ServedModel]
+    absent: list[AbsentModel]
+
+
+class Fault(Answer):
+    """One thing that is wrong with a request."""
+
+    pointer: str
+    """JSON pointer (RFC 6901) into the body, or ``/NAME`` of a query parameter."""
+    message: str
+    allowed: dict[str, Any]
+    """JSON Schema of what is allowed there."""
+
+
+class ProblemDetails(Answer):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    """What was wrong and what to do."""
+    request_id: str
+    """Find the request in the log by it."""
+    errors: list[Fault] | None = None
+    """Every fault of a request that was understood but refused."""
+    absent: list[AbsentModel] | None = None
+    """Tasks without a model."""

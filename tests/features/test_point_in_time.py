@@ -1,0 +1,70 @@
+"""No feature sees what was not yet known: hypothesis draws the cut-off, the engine must not notice the difference."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import assert_same_rows, parameters
+
+from features.engine import QUERIES, Engine
+from features.windows import before
+
+FIRST, LAST = datetime(2024, 1, 20), datetime(2024, 5, 10)
+CUTOFFS = st.datetimes(FIRST, LAST).map(lambda naive: naive.replace(tzinfo=UTC))
+DELAYS = st.timedeltas(timedelta(0), timedelta(days=200))
+
+each_query = pytest.mark.parametrize("name", QUERIES)
+few = settings(max_examples=15, deadline=None)
+
+
+def known_at(events: pa.Table, as_of: datetime) -> pa.ChunkedArray:
+    received = pc.coalesce(events["received_at"], events["event_timestamp"])
+    return pc.less(pc.max_element_wise(events["event_timestamp"], received), pa.scalar(as_of.replace(tzinfo=None)))
+
+
+def moved(events: pa.Table, column: str, at: datetime) -> pa.Table:
+    """The same events under new ids, all happening (or all received) at one instant."""
+    ids = pc.binary_join_element_wise(events["event_id"], column, "-")
+    instants = pa.array(np.full(len(events), np.datetime64(at.replace(tzinfo=None), "us")))
+    renamed = events.set_column(events.column_names.index("event_id"), "event_id", ids)
+    return renamed.set_column(events.column_names.index(column), column, instants)
+
+
+@each_query
+@few
+@given(as_of=CUTOFFS)
+def test_what_was_not_yet_known_changes_nothing(
+    duckdb_shop: Engine, events: pa.Table, items: pa.Table, name: str, as_of: datetime
+) -> None:
+    whole = duckdb_shop.bind(events=events, items=items)
+    known = duckdb_shop.bind(events=events.filter(known_at(events, as_of)), items=items)
+    assert known.select("select count(*) as n from events").to_pylist() != [{"n": 0}]
+    answer = known.query(name, **parameters(as_of))
+    assert_same_rows(whole.query(name, **parameters(as_of)), answer)
+    assert_same_rows(before(whole, as_of).query(name, **parameters(as_of)), answer)
+
+
+@each_query
+@few
+@given(as_of=CUTOFFS, delay=DELAYS)
+def test_later_events_change_nothing(
+    duckdb_shop: Engine, events: pa.Table, items: pa.Table, name: str, as_of: datetime, delay: timedelta
+) -> None:
+    later = [moved(events, column, as_of + delay) for column in ("event_timestamp", "received_at")]
+    more = duckdb_shop.bind(events=pa.concat_tables([events, *later]), items=items)
+    as_it_was = duckdb_shop.bind(events=events, items=items)
+    assert_same_rows(more.query(name, **parameters(as_of)), as_it_was.query(name, **parameters(as_of)))
+
+
+@each_query
+def test_earlier_events_do_change_something(duckdb_shop: Engine, events: pa.Table, items: pa.Table, name: str) -> None:
+    as_of = datetime(2024, 4, 1, tzinfo=UTC)
+    earlier = moved(events.filter(known_at(events, as_of)), "event_timestamp", as_of - timedelta(days=2))
+    more = duckdb_shop.bind(events=pa.concat_tables([events, earlier]), items=items)
+    as_it_was = duckdb_shop.bind(events=events, items=items)
+    with pytest.raises(AssertionError):
+        assert_same_rows(more.query(name, **parameters(as_of)), as_it_was.query(name, **parameters(as_of)))

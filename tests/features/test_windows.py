@@ -1,0 +1,185 @@
+"""What a window hides: its past and its truth share nothing, and no query over the past reaches the truth."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+from hypothesis import given as examples
+from hypothesis import settings
+from hypothesis import strategies as st
+from oracles import grouped, when
+
+from features import contract
+from features.engine import Engine, empty
+from features.windows import (
+    Window,
+    before,
+    between,
+    given,
+    leave_one_out,
+    period_start,
+    rolling,
+    time_window,
+)
+
+AS_OF = datetime(2024, 3, 4, tzinfo=UTC)
+END = datetime(2024, 4, 15, tzinfo=UTC)
+WEEK = timedelta(days=7)
+TIMED = {
+    "events": "event_timestamp",
+    "campaign_touches": "sent_at",
+    "demand": "date",
+    "stock": "date",
+    "offers": "date",
+}
+
+cutoffs = st.datetimes(datetime(2024, 1, 1), datetime(2024, 5, 1)).map(lambda naive: naive.replace(tzinfo=UTC))
+lengths = st.timedeltas(timedelta(microseconds=1), timedelta(days=60))
+
+
+def per_day(table: contract.Table, **values) -> pa.Table:
+    days = [{**values, TIMED[table.name]: date(2024, 1, 1) + timedelta(days=number)} for number in range(120)]
+    return pa.Table.from_pylist(days, schema=empty(table).schema)
+
+
+@pytest.fixture(scope="session")
+def tables(events: pa.Table, items: pa.Table) -> dict[str, pa.Table]:
+    return {
+        "events": events,
+        "items": items,
+        "demand": per_day(contract.DEMAND, item_id="i1", quantity=1.0),
+        "stock": per_day(contract.STOCK, item_id="i1", on_hand=1.0),
+        "offers": per_day(contract.OFFERS, item_id="i1", price=1.0),
+        "campaign_touches": per_day(contract.CAMPAIGN_TOUCHES, user_id="u1", campaign_id="c"),
+    }
+
+
+@pytest.fixture(scope="session")
+def shop(duckdb_shop: Engine, tables: dict[str, pa.Table]) -> Engine:
+    return duckdb_shop.bind(**tables)
+
+
+def naive(instant: datetime) -> datetime:
+    return instant.replace(tzinfo=None)
+
+
+def ids(engine: Engine) -> set[str]:
+    return set(engine.select("select event_id from events")["event_id"].to_pylist())
+
+
+def instants(engine: Engine, table: str) -> list:
+    return sorted(engine.select(f"select {TIMED[table]} as at from {table}")["at"].to_pylist())
+
+
+def bound(table: str, instant: datetime) -> date:
+    """The instant as the table's column has it."""
+    return naive(instant).date() if TIMED[table] == "date" else naive(instant)
+
+
+def test_a_time_window_on_both_engines(engine: Engine, tables: dict[str, pa.Table]) -> None:
+    window = time_window(engine.bind(**tables), AS_OF, END)
+    rows = tables["events"].to_pylist()
+    known = {
+        row["event_id"]
+        for row in rows
+        if max(row["event_timestamp"], row["received_at"] or row["event_timestamp"]) < naive(AS_OF)
+    }
+    happened = {row["event_id"] for row in rows if naive(AS_OF) <= row["event_timestamp"] < naive(END)}
+    assert (ids(window.past), ids(window.truth)) == (known, happened)
+    assert len(instants(window.past, "demand")) == 63
+    assert len(instants(window.known_future, "offers")) == 42
+
+
+@settings(max_examples=25, deadline=None)
+@examples(as_of=cutoffs, length=lengths)
+def test_past_and_truth_share_nothing(shop: Engine, as_of: datetime, length: timedelta) -> None:
+    window = time_window(shop, as_of, as_of + length)
+    assert not ids(window.past) & ids(window.truth)
+    for table in TIMED:
+        assert all(at < bound(table, as_of) for at in instants(window.past, table))
+    for table in TIMED.keys() - {"offers"}:
+        assert all(bound(table, as_of) <= at <= bound(table, as_of + length) for at in instants(window.truth, table))
+
+
+@settings(max_examples=10, deadline=None)
+@examples(as_of=cutoffs, length=lengths)
+def test_no_further_narrowing_of_the_past_reaches_the_truth(shop: Engine, as_of: datetime, length: timedelta) -> None:
+    past = time_window(shop, as_of, as_of + length).past
+    for table in TIMED:
+        assert not instants(between(past, as_of + timedelta(days=1), END + 100 * WEEK, tuple(TIMED)), table)
+        assert instants(before(past, END + 100 * WEEK), table) == instants(past, table)
+
+
+def test_only_offers_are_known_ahead(shop: Engine) -> None:
+    window = time_window(shop, AS_OF, END)
+    assert instants(window.known_future, "offers") == [AS_OF.date() + timedelta(days=n) for n in range(42)]
+    assert not any(instants(window.known_future, table) for table in TIMED.keys() - {"offers"})
+    assert not instants(window.truth, "offers")
+
+
+def test_a_table_outside_a_window_is_empty_and_typed(shop: Engine) -> None:
+    hidden = between(shop, AS_OF, END, ()).select("select * from demand")
+    assert hidden.num_rows == 0
+    assert hidden.schema == empty(contract.DEMAND).schema
+
+
+def test_an_item_listed_later_is_not_in_the_past(duckdb_shop: Engine) -> None:
+    listed = [{"item_id": "old", "created_at": None}, {"item_id": "new", "created_at": naive(AS_OF)}]
+    shop = duckdb_shop.bind(items=pa.Table.from_pylist(listed, schema=empty(contract.ITEMS).schema))
+    past = before(shop, AS_OF).select("select item_id from items")
+    assert past["item_id"].to_pylist() == ["old"]
+
+
+def test_windows_roll_from_the_oldest_to_the_end(shop: Engine) -> None:
+    windows = list(rolling(shop, END, WEEK, n_windows=4))
+    assert [window.as_of for window in windows] == [END - n * WEEK for n in (4, 3, 2, 1)]
+    assert [window.end for window in windows] == [window.as_of + WEEK for window in windows]
+    assert [window.name for window in windows] == ["2024-03-18", "2024-03-25", "2024-04-01", "2024-04-08"]
+
+
+def test_rolling_truths_tile_the_time_they_cover(shop: Engine) -> None:
+    truths = [ids(window.truth) for window in rolling(shop, END, WEEK, n_windows=4)]
+    assert sum(map(len, truths)) == len(set.union(*truths))
+    assert set.union(*truths) == ids(time_window(shop, END - 4 * WEEK, END).truth)
+
+
+@pytest.mark.parametrize(("part", "from_last"), [("test", 1), ("valid", 2)])
+def test_leave_one_out_holds_each_persons_last_item(
+    engine: Engine, tables: dict[str, pa.Table], part: str, from_last: int
+) -> None:
+    window = leave_one_out(engine.bind(**tables), END, part)
+    rows = [{**row, "who": row["user_id"] or row["user_pseudo_id"]} for row in tables["events"].to_pylist()]
+    people = grouped((row for row in rows if row["item_id"]), "who").values()
+    ordered = [[row["event_id"] for row in sorted(events, key=when)] for events in people]
+    assert ids(window.truth) == {events[-from_last] for events in ordered if len(events) >= from_last}
+    assert ids(window.past) == {event for events in ordered for event in events[:-from_last]}
+
+
+@pytest.mark.parametrize(("part", "past", "truth"), [("valid", {"a"}, {"b"}), ("test", {"a", "b"}, {"c"})])
+def test_a_given_split_is_kept(engine: Engine, events: pa.Table, part: str, past: set[str], truth: set[str]) -> None:
+    three = events.slice(0, 3).drop_columns("event_id")
+    split = three.append_column("event_id", pa.array(["a", "b", "c"]))
+    split = split.append_column("split", pa.array(["train", "valid", "test"]))
+    window = given(engine.bind(events=split), END, part)
+    assert (ids(window.past), ids(window.truth)) == (past, truth)
+
+
+@pytest.mark.parametrize("make", [leave_one_out, lambda shop, end: given(with_split(shop), end)])
+def test_a_parted_window_knows_nothing_ahead(shop: Engine, make) -> None:
+    window: Window = make(shop, END)
+    assert not ids(window.past) & ids(window.truth)
+    assert not any(instants(window.known_future, table) for table in TIMED)
+
+
+def with_split(shop: Engine) -> Engine:
+    return shop.narrow(
+        events="select *, case when event_id < 'e0100' then 'train' else 'test' end as split from events"
+    )
+
+
+@pytest.mark.parametrize(
+    ("frequency", "start"),
+    [("day", datetime(2024, 3, 7, tzinfo=UTC)), ("week", AS_OF)],
+)
+def test_a_period_starts_at_midnight(frequency: str, start: datetime) -> None:
+    assert period_start(datetime(2024, 3, 7, 13, 5, tzinfo=UTC), frequency) == start

@@ -1,0 +1,466 @@
+import asyncio
+import csv
+import io
+import json
+import logging
+from datetime import UTC, datetime
+from uuid import UUID
+
+import httpx
+import numpy as np
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from features.errors import UserError
+from serving import app, schema
+from serving.models import Models, ServedModel
+from serving.settings import Settings
+
+MAX_BODY_BYTES = 4096
+
+
+class Shelf:
+    """Recommends the items a, b, c in this order."""
+
+    def answer(self, request):
+        self.asked = request
+        if request["user_id"] == "breaks":
+            raise RuntimeError("secret of the house")
+        items = [item_id for item_id in "abc" if item_id not in request["exclude_ids"]][: request["n"]]
+        scored = [{"item_id": item_id, "score": np.float32(1), "reason": "popular now"} for item_id in items]
+        return {"items": scored, "tier": "popular", "degraded": ["unknown visitor"]}
+
+
+class Oracle:
+    """Gives every customer the probability one half."""
+
+    def answer(self, request):
+        self.asked = request
+        score = {"probability": np.float64(0.5), "percentile": 50.0, "tier": "middle", "reasons": ["buys weekly"]}
+        return {
+            "as_of": "2024-02-01T00:00:00+00:00",
+            "scores": [{"user_id": user_id, **score} for user_id in request["user_ids"]],
+        }
+
+
+class Almanac:
+    """Forecasts five rows, whatever is asked."""
+
+    def answer(self, request):
+        self.asked = request
+        if request["location_id"] == "nowhere":
+            raise UserError("location_id nowhere is unknown; allowed: north, south")
+        rows = [
+            {"item_id": "=a,1", "location_id": "", "date": f"2024-02-0{day}", "mean": 1.5, "q0.05": 0.0, "q0.95": 4.0}
+            for day in range(1, 6)
+        ]
+        return {
+            "cutoff": "2024-02-01",
+            "total": 5,
+            "forecasts": rows[request["offset"] : request["offset"] + request["limit"]],
+        }
+
+
+def served(task, scorer, version="7"):
+    at = datetime(2024, 2, 1, tzinfo=UTC)
+    manifest = {
+        "task": task,
+        "model": "fake",
+        "window": {"from": "2023-02-01", "until": "2024-02-01"},
+        "created_at": at.isoformat(),
+        "metrics": {"ndcg_at_10": 0.1},
+    }
+    return ServedModel(task, version, manifest, scorer, at, at)
+
+
+SCORERS = {"recommend": Shelf(), "propensity": Oracle(), "demand": Almanac()}
+WHOLE = Models("mini", {task: served(task, scorer) for task, scorer in SCORERS.items()})
+EMPTY = Models("mini", absent={"recommend": "mini has no recommend champion"})
+APP = app.build(WHOLE, Settings(max_body_bytes=MAX_BODY_BYTES))
+
+
+class Client:
+    """Requests to an application in this process."""
+
+    def __init__(self, application):
+        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://shop")
+
+    def request(self, method, path, **options):
+        return asyncio.run(self.client.request(method, path, **options))
+
+    def get(self, path, **options):
+        return self.request("GET", path, **options)
+
+    def post(self, path, **options):
+        return self.request("POST", path, **options)
+
+
+@pytest.fixture(scope="module")
+def client():
+    return Client(APP)
+
+
+@pytest.fixture(scope="module")
+def empty_client():
+    return Client(app.build(EMPTY, Settings()))
+
+
+def post(client, body, path="/v1/recommendations", content_type="application/json"):
+    return client.post(path, content=body, headers={"content-type": content_type} if content_type else {})
+
+
+def problem(response, status):
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    details = schema.ProblemDetails.model_validate_json(response.content)
+    assert details.status == status
+    assert details.request_id == response.headers["x-request-id"]
+    return details
+
+
+def test_recommendations_say_how_they_came_about(client):
+    answer = client.post("/v1/recommendations", json={"n": 2, "exclude_ids": ["b"]}).json()
+    schema.Recommendations.model_validate(answer)
+    assert [item["item_id"] for item in answer["items"]] == ["a", "c"]
+    assert (answer["tier"], answer["degraded"], answer["model_version"]) == ("popular", ["unknown visitor"], "7")
+    expected = (datetime.now(UTC) - datetime(2024, 2, 1, tzinfo=UTC)).total_seconds()
+    assert answer["staleness_s"] == pytest.approx(expected, abs=10)
+
+
+def test_every_recommendation_has_its_own_id(client):
+    ids = {client.post("/v1/recommendations", json={}).json()["recommendation_id"] for _ in range(3)}
+    assert len({UUID(text) for text in ids}) == 3
+
+
+def test_the_scorer_gets_the_whole_request_with_defaults(client):
+    client.post("/v1/recommendations", json={"user_id": "u", "item_ids": ["a"], "placement": "cart", "explain": True})
+    assert SCORERS["recommend"].asked == {
+        "placement": "cart",
+        "user_id": "u",
+        "item_ids": ["a"],
+        "n": 10,
+        "exclude_ids": [],
+        "explain": True,
+    }
+
+
+def test_propensity_scores_every_customer_asked_for(client):
+    answer = client.post("/v1/propensity", json={"user_ids": ["u2", "u1"]}).json()
+    schema.PropensityScores.model_validate(answer | {"as_of": datetime.fromisoformat(answer["as_of"])})
+    assert [score["user_id"] for score in answer["scores"]] == ["u2", "u1"]
+    assert answer["model_version"] == "7"
+
+
+def test_forecasts_page(client):
+    answer = client.get("/v1/forecasts", params={"offset": 3, "limit": 2}).json()
+    assert [row["date"] for row in answer["forecasts"]] == ["2024-02-04", "2024-02-05"]
+    assert (answer["total"], answer["cutoff"], answer["model_version"]) == (5, "2024-02-01", "7")
+
+
+def test_the_forecaster_gets_the_query(client):
+    client.get("/v1/forecasts?item_id=a&item_id=b&location_id=north&horizon=3")
+    assert SCORERS["demand"].asked == {
+        "item_ids": ["a", "b"],
+        "location_id": "north",
+        "horizon": 3,
+        "offset": 0,
+        "limit": 100,
+    }
+    client.get("/v1/forecasts?item_id=a")
+    assert SCORERS["demand"].asked["item_ids"] == ["a"]
+
+
+def test_forecasts_as_csv_hold_what_json_holds(client):
+    answer = client.get("/v1/forecasts", headers={"accept": "text/csv"})
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert (answer.headers["x-total"], answer.headers["x-cutoff"], answer.headers["x-model-version"]) == (
+        "5",
+        "2024-02-01",
+        "7",
+    )
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    expected = client.get("/v1/forecasts").json()["forecasts"]
+    assert rows == [{name: str(value) for name, value in row.items()} for row in expected]
+
+
+def test_an_empty_page_of_csv_has_a_header(client):
+    answer = client.get("/v1/forecasts?offset=9", headers={"accept": "text/csv"})
+    assert answer.text == "item_id,location_id,date,mean\r\n"
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("*/*", "application/json"),
+        ("", "application/json"),
+        ("text/html", "application/json"),
+        ("text/csv", "text/csv"),
+        ("TEXT/CSV;q=0.5", "text/csv"),
+        ("text/csv, */*;q=0.1", "text/csv"),
+        ("text/csv, */*", "text/csv"),
+        ("text/csv;q=0.1, */*", "application/json"),
+        ("application/json, text/csv", "application/json"),
+        ("application/json, text/csv;q=0.9", "application/json"),
+        ("application/json;q=0.8, text/csv;q=0.9", "text/csv"),
+        ("text/csv;q=0", "application/json"),
+        ("text/csv;q=nonsense", "application/json"),
+    ],
+)
+def test_accept_chooses_the_media_type(client, accept, media_type):
+    answer = client.get("/v1/forecasts", headers={"accept": accept})
+    assert answer.headers["content-type"].partition(";")[0] == media_type
+
+
+def test_models_tell_versions_ages_and_data_windows(client):
+    answer = client.get("/v1/models").json()
+    schema.ModelList.model_validate_json(json.dumps(answer))
+    assert answer["shop"] == "mini"
+    assert {model["task"] for model in answer["models"]} == set(SCORERS)
+    assert answer["models"][0]["window"] == {"from": "2023-02-01", "until": "2024-02-01"}
+
+
+def test_ready_with_at_least_one_model():
+    some = Models("mini", {"recommend": WHOLE.served["recommend"]}, {"demand": "no champion"})
+    answer = Client(app.build(some, Settings())).get("/readyz")
+    assert answer.status_code == 200
+    assert [model["task"] for model in answer.json()["models"]] == ["recommend"]
+    assert answer.json()["absent"] == [{"task": "demand", "reason": "no champion"}]
+
+
+def test_without_models_the_service_lives_and_is_not_ready(empty_client):
+    assert empty_client.get("/livez").status_code == 200
+    details = problem(empty_client.get("/readyz"), 503)
+    assert [absent.model_dump() for absent in details.absent] == [
+        {"task": "recommend", "reason": "mini has no recommend champion"}
+    ]
+    assert empty_client.get("/v1/models").json()["models"] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "task"),
+    [
+        ("POST", "/v1/recommendations", {}, "recommend"),
+        ("POST", "/v1/propensity", {"user_ids": ["u"]}, "propensity"),
+        ("GET", "/v1/forecasts", None, "demand"),
+    ],
+)
+def test_a_task_without_model_names_the_command(empty_client, method, path, body, task):
+    details = problem(empty_client.request(method, path, json=body), 503)
+    assert f"shopkeeper promote {task}" in details.detail
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b'{"n": NaN}',
+        b'{"n": Infinity}',
+        b'{"user_id": "\xff"}',
+        b'{"user_id": "\\ud800"}',
+        b'{"user_id": "\xed\xa0\x80"}',
+        b"\xef\xbb\xbf{}",
+        b"[" * 2000 + b"]" * 2000,
+    ],
+)
+def test_what_is_not_json_is_a_400(client, body):
+    assert "not JSON" in problem(post(client, body), 400).detail
+
+
+@pytest.mark.parametrize(
+    "body", [b"null", b"[]", b"3", b'"{}"', b"[" * 900 + b"]" * 900, b'{"n": 1e400}', b'{"n": 9' + b"9" * 400 + b"}"]
+)
+def test_json_that_is_no_request_is_a_422_or_400(client, body):
+    assert post(client, body).status_code in (400, 422)
+
+
+def test_three_point_zero_is_an_integer(client):
+    assert len(post(client, b'{"n": 2.0}').json()["items"]) == 2
+
+
+def test_the_last_of_duplicated_keys_counts(client):
+    assert len(post(client, b'{"n": 3, "n": 1}').json()["items"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "allowed"),
+    [
+        ({"n": 0}, "/n", {"minimum": 1, "maximum": 100}),
+        ({"n": 101}, "/n", {"minimum": 1, "maximum": 100}),
+        ({"n": "3"}, "/n", {"type": "integer"}),
+        ({"n": True}, "/n", {"type": "integer"}),
+        ({"n": 3.5}, "/n", {"type": "integer"}),
+        ({"n": None}, "/n", {"type": "integer"}),
+        ({"placement": "cellar"}, "/placement", {"enum": ["home", "product", "cart"]}),
+        ({"item_ids": ["a", ""]}, "/item_ids/1", {"maxItems": 100}),
+        ({"item_ids": ["a" * 201]}, "/item_ids/0", {"maxItems": 100}),
+        ({"item_ids": ["a"] * 101}, "/item_ids", {"maxItems": 100}),
+        ({"user_id": 7}, "/user_id", {"default": None}),
+        ({"a/b~c": 1}, "/a~1b~0c", {"propertyNames": {"enum": list(schema.RecommendationRequest.model_fields)}}),
+    ],
+)
+def test_a_refused_request_says_where_and_what_is_allowed(client, body, pointer, allowed):
+    details = problem(client.post("/v1/recommendations", json=body), 422)
+    (fault,) = details.errors
+    assert fault.pointer == pointer
+    assert allowed.items() <= fault.allowed.items()
+
+
+def test_every_fault_of_a_request_is_told_at_once(client):
+    details = problem(client.post("/v1/recommendations", json={"n": 0, "placement": "x", "extra": 1}), 422)
+    assert {fault.pointer for fault in details.errors} == {"/n", "/placement", "/extra"}
+    assert "3 faults" in details.detail
+
+
+@pytest.mark.parametrize("size", [0, 1001])
+def test_propensity_takes_1_to_1000_customers(client, size):
+    wide = Client(app.build(WHOLE, Settings()))
+    assert problem(wide.post("/v1/propensity", json={"user_ids": ["u"] * size}), 422).errors[0].pointer == "/user_ids"
+    assert wide.post("/v1/propensity", json={"user_ids": ["u"] * 1000}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("limit=0", "limit=1001", "limit=", "limit=1.0", "limit=1_0", "limit=%2B1", "limit=١", "limit=1&limit=2"),
+        *("offset=-1", "horizon=x", "horizon=366", "colour=red", "item_id=", "location_id=a&location_id=b"),
+    ],
+)
+def test_a_refused_query_says_where(client, query):
+    details = problem(client.get(f"/v1/forecasts?{query}"), 422)
+    assert [fault.pointer.split("/")[1] for fault in details.errors] == [query.partition("=")[0]]
+
+
+def test_a_mistake_that_the_scorer_tells_is_a_422(client):
+    details = problem(client.get("/v1/forecasts?location_id=nowhere"), 422)
+    assert details.detail == "location_id nowhere is unknown; allowed: north, south"
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
+def test_another_content_type_is_a_415(client, content_type):
+    assert "application/json" in problem(post(client, b"{}", content_type=content_type), 415).detail
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON"])
+def test_spellings_of_the_content_type(client, content_type):
+    assert post(client, b"{}", content_type=content_type).status_code == 200
+
+
+def test_unknown_routes_and_methods(client):
+    problem(client.get("/v2/recommendations"), 404)
+    problem(client.get("/v1/models/"), 404)
+    refused = client.get("/v1/recommendations")
+    problem(refused, 405)
+    assert refused.headers["allow"] == "POST"
+
+
+def test_a_failure_is_logged_and_not_told(client, caplog):
+    with caplog.at_level(logging.ERROR, "serving.app"):
+        answer = client.post("/v1/recommendations", json={"user_id": "breaks"}, headers={"x-request-id": "visit-1"})
+    assert problem(answer, 500).request_id == "visit-1"
+    assert "secret" not in answer.text
+    assert "secret of the house" in caplog.text
+    assert "visit-1" in caplog.text
+
+
+@pytest.mark.parametrize("given_id", ["", "a b", "x" * 65, "é"])
+def test_a_strange_request_id_is_replaced(client, given_id):
+    answer = client.get("/livez", headers={"x-request-id": given_id.encode()})
+    assert UUID(answer.headers["x-request-id"])
+
+
+class Chunks:
+    """A request in 1 KiB chunks, which counts how many were taken."""
+
+    def __init__(self, n_chunks, content_length):
+        headers = [(b"content-type", b"application/json")]
+        headers += [(b"content-length", content_length)] if content_length is not None else []
+        self.scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/recommendations",
+            "query_string": b"",
+            "headers": headers,
+        }
+        self.n_chunks = n_chunks
+        self.n_taken = 0
+        self.status = None
+
+    async def receive(self):
+        self.n_taken += 1
+        return {"type": "http.request", "body": b" " * 1024, "more_body": self.n_taken < self.n_chunks}
+
+    async def send(self, message):
+        self.status = message.get("status", self.status)
+
+
+@pytest.mark.parametrize("content_length", [None, b"10", b"1048576"])
+def test_a_large_body_is_read_no_further_than_the_limit(content_length):
+    sent = Chunks(1024, content_length)
+    asyncio.run(APP(sent.scope, sent.receive, sent.send))
+    assert sent.status == 413
+    assert sent.n_taken == MAX_BODY_BYTES // 1024 + 1
+
+
+def test_the_limit_itself_is_allowed(client):
+    body = b"{" + b" " * (MAX_BODY_BYTES - 2) + b"}"
+    assert post(client, body).status_code == 200
+    assert str(MAX_BODY_BYTES) in problem(post(client, body + b" "), 413).detail
+
+
+def test_a_body_that_breaks_off_is_no_failure_of_ours(caplog):
+    sent = Chunks(2, None)
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    asyncio.run(APP(sent.scope, receive, sent.send))
+    assert sent.status == 400
+    assert not caplog.records
+
+
+def test_metrics_count_requests_by_route_and_status():
+    client = Client(app.build(WHOLE, Settings()))
+    for _ in range(3):
+        client.get("/livez")
+    client.get("/surely/not")
+    client.post("/v1/recommendations", json={"n": 0})
+    lines = client.get("/metrics").text.splitlines()
+    assert 'shopkeeper_requests_total{route="/livez",status="200"} 3.0' in lines
+    assert 'shopkeeper_requests_total{route="other",status="404"} 1.0' in lines
+    assert 'shopkeeper_requests_total{route="/v1/recommendations",status="422"} 1.0' in lines
+    assert 'shopkeeper_request_seconds_count{route="/livez"} 3.0' in lines
+    assert any(line.startswith('shopkeeper_request_seconds_bucket{le="0.0005",route="/livez"}') for line in lines)
+    (age,) = [line for line in lines if line.startswith('shopkeeper_model_age_seconds{task="demand",version="7"}')]
+    assert float(age.split()[-1]) > 86_400
+
+
+def test_the_documentation_is_one_page_that_loads_nothing(client):
+    assert client.get("/").headers["location"] == "docs"
+    page = client.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "http://" not in page.text
+    assert "https://" not in page.text
+    assert "<script" not in page.text
+    for endpoint in app.ENDPOINTS:
+        assert f"<code>{endpoint.method} {endpoint.path}</code>" in page.text
+    assert "exclude_ids" in page.text
+
+
+@given(st.binary(max_size=200) | st.recursive(st.none() | st.text(), st.lists).map(json.dumps).map(str.encode))
+@settings(
+    max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_no_body_makes_the_service_fail(client, body):
+    assert post(client, body).status_code in (200, 400, 413, 422)
+
+
+INTERFACE = schemathesis.openapi.from_asgi("/openapi.json", app.build(WHOLE, Settings(max_body_bytes=1_000_000)))
+
+
+@INTERFACE.parametrize()
+@settings(max_examples=20, derandomize=True, deadline=None)
+def test_the_service_keeps_to_its_interface(case):
+    case.call_and_validate()

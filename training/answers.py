@@ -1,0 +1,48 @@
+"""Batch answers of the champion, as tables: the same scorers that the service asks."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from features.errors import UserError
+from features.home import home
+from features.shops import Shop
+from serving import models
+from serving.demand import Forecaster
+from serving.models import ServedModel
+from serving.propensity import PropensityScorer
+from serving.recommend import Recommender
+from training import promotion
+from training.families import Family
+
+
+def champion(shop: Shop, of: Family) -> ServedModel:
+    """The champion of the registry, loaded as the service loads it.
+
+    Raises UserError when none was promoted.
+    """
+    if of.task not in promotion.publish_champions(shop):
+        raise UserError(f"{shop.name}.{of.task} has no champion: run `shopkeeper promote {of.task} --shop {shop.name}`")
+    folder = models.champion(home(), shop.name, of.task)
+    assert folder is not None, "publishing points the champion"
+    return models.load(of.task, folder, of.load)
+
+
+def recommendations(recommender: Recommender, n: int) -> pa.Table:
+    """``user_id, rank, item_id, score, reason`` for every known user, best first."""
+    rows: list[dict[str, Any]] = []
+    for user_id in recommender.user_ids:
+        request = {"user_id": user_id, "item_ids": [], "n": n, "exclude_ids": [], "explain": False, "placement": "home"}
+        items = recommender.answer(request)["items"]
+        rows += [{"user_id": user_id, "rank": rank, **item} for rank, item in enumerate(items, 1)]
+    return pa.Table.from_pylist(rows)
+
+
+def probabilities(scorer: PropensityScorer) -> pa.Table:
+    """``user_id, probability, percentile`` for every known user."""
+    return pa.table(scorer.table())
+
+
+def forecasts(forecaster: Forecaster) -> pa.Table:
+    """``item_id, location_id, date, mean, q0.05 ...`` for every series and period."""
+    return pa.table(forecaster.table())

@@ -1,0 +1,262 @@
+"""The command line: each command calls the one function that does its work."""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import typer
+
+from features.errors import UserError
+from features.home import home
+from features.ingest import ingest as ingest_shop
+from features.kpis import MEANINGS, daily_kpis
+from features.kpis import kpis as shop_kpis
+from features.lake import Lake
+from features.shops import load_shop
+from serving import launch, settings
+from training import answers, pipeline, promotion, tracking
+from training.config import Config, load_config
+from training.console import Speaker, show_reports, show_rows
+from training.device import Choice, choose
+from training.families import Family, family
+
+app = typer.Typer(
+    help="What a visitor would like, whether they will buy, and how much to stock.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+ShopOption = Annotated[str, typer.Option("--shop", help="Name of a shop in configs/shops, or its TOML file.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Make the last line of stdout one JSON object.")]
+TaskArgument = Annotated[str, typer.Argument(help="recommend, propensity or demand.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML; absent: configs/TASK/best.toml.")]
+SetOption = Annotated[list[str], typer.Option("--set", help="Lay key=value over the configuration.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+UntilOption = Annotated[str, typer.Option("--until", help="First day not to be known; absent: the data's end.")]
+WindowsOption = Annotated[int, typer.Option("--windows", min=1, help="How many windows to evaluate on.")]
+OutOption = Annotated[Path, typer.Option("--out", help="File to write, .parquet or .csv.")]
+VersionOption = Annotated[str, typer.Option("--version", help="Registered version; absent: see the command.")]
+
+
+@app.command()
+def ingest(shop: ShopOption, json: JsonOption = False) -> None:
+    """Bring the shop's sources into its lake, every row accounted for."""
+    speaker, found = Speaker(json), load_shop(shop)
+    if found.notice:
+        speaker.say(f"Notice of the data's owner: {found.notice}")
+    with speaker.progress("ingest", len(found.tables)) as steps:
+        reports = ingest_shop(found, steps)
+    show_reports(speaker, reports)
+    speaker.result({"tables": [asdict(report) for report in reports]})
+
+
+@app.command()
+def kpis(
+    shop: ShopOption,
+    out: Annotated[Path | None, typer.Option("--out", help="File for the table by day and channel.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """PV, UV, conversion, order value, revenue and repeat rate."""
+    speaker, found = Speaker(json), load_shop(shop)
+    engine, as_of = Lake(found).engine(), datetime.now(UTC)
+    values = shop_kpis(engine, as_of)
+    speaker.table(
+        f"{found.name} ({found.currency})",
+        ("kpi", "value", "meaning"),
+        [(k, values[k], m) for k, m in MEANINGS.items()],
+    )
+    if out is not None:
+        _write(daily_kpis(engine, as_of), out, speaker)
+    speaker.result(values)
+
+
+@app.command()
+def train(
+    task: TaskArgument,
+    shop: ShopOption,
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    until: UntilOption = "",
+    device: DeviceOption = "auto",
+    windows: WindowsOption = 1,
+    json: JsonOption = False,
+) -> None:
+    """Judge a configuration on held-out windows, fit it on everything, register it as a version."""
+    speaker, found, of = Speaker(json), load_shop(shop), family(task)
+    chosen, on = _configured(of, config, overrides), choose(_device(device))
+    speaker.say(f"device: {on.name} ({on.reason})")
+    with speaker.progress(f"train {task}", 5) as steps:
+        trained = pipeline.train(found, of, chosen, on, _instant(until), windows, steps)
+    show_rows(speaker, f"{found.name}.{task} version {trained.version}, held-out windows", trained.rows)
+    speaker.say(f"registered as {found.name}.{task} version {trained.version}")
+    speaker.result({"version": trained.version, "rows": [row._asdict() for row in trained.rows]})
+
+
+@app.command()
+def evaluate(
+    task: TaskArgument,
+    shop: ShopOption,
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    split: Annotated[str, typer.Option("--split", help="time, leave_one_out or given.")] = "time",
+    version: VersionOption = "",
+    until: UntilOption = "",
+    device: DeviceOption = "auto",
+    windows: WindowsOption = 1,
+    json: JsonOption = False,
+) -> None:
+    """Judge a configuration, or a version's, against the baselines on windows that it has not seen."""
+    speaker, found, of = Speaker(json), load_shop(shop), family(task)
+    chosen = _configuration_of(found.name, of, version) if version else _configured(of, config, overrides)
+    engine, end, on = Lake(found).engine(), _instant(until) or Lake(found).end(), choose(_device(device))
+    of_split = pipeline.windows(engine, found, of, chosen, end, _split(split), windows)
+    rows = pipeline.evaluate(found, of, chosen, on, of_split, _split(split))
+    show_rows(speaker, f"{found.name}.{task}, {split} split", rows)
+    speaker.result({"rows": [row._asdict() for row in rows]})
+
+
+@app.command()
+def promote(
+    task: TaskArgument,
+    shop: ShopOption,
+    version: VersionOption = "",
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Let a version (absent: the newest) serve, unless it is worse than the champion; exit 3 when refused."""
+    speaker, found, of = Speaker(json), load_shop(shop), family(task)
+    decision = promotion.promote(found, of, choose(_device(device)), version or None)
+    show_decision(speaker, decision)
+    speaker.result(asdict(decision))
+    if not decision.promoted and decision.champion != decision.candidate:
+        raise typer.Exit(3)
+
+
+def show_decision(speaker: Speaker, decision: promotion.Decision) -> None:
+    name = f"{decision.task} version {decision.candidate}"
+    show_rows(speaker, f"{name} at the gate", decision.rows)
+    speaker.say(f"{name}: {'promoted' if decision.promoted else 'not promoted'}, {decision.reason}")
+
+
+@app.command()
+def rollback(task: TaskArgument, shop: ShopOption, json: JsonOption = False) -> None:
+    """Let the version serve that did before the champion."""
+    speaker, found = Speaker(json), load_shop(shop)
+    before, now = promotion.rollback(found, family(task).task)
+    speaker.say(f"{found.name}.{task}: version {now} serves again instead of {before}")
+    speaker.result({"before": before, "now": now})
+
+
+@app.command()
+def recommend(
+    shop: ShopOption,
+    out: OutOption,
+    n: Annotated[int, typer.Option("--n", min=1, max=100, help="Items per user.")] = 10,
+    json: JsonOption = False,
+) -> None:
+    """Write the champion's recommendations for every known user."""
+    _batch(shop, "recommend", out, json, lambda scorer: answers.recommendations(scorer, n))
+
+
+@app.command()
+def score(shop: ShopOption, out: OutOption, json: JsonOption = False) -> None:
+    """Write the champion's probability for every known user."""
+    _batch(shop, "propensity", out, json, answers.probabilities)
+
+
+@app.command()
+def forecast(shop: ShopOption, out: OutOption, json: JsonOption = False) -> None:
+    """Write the champion's quantiles for every item and period."""
+    _batch(shop, "demand", out, json, answers.forecasts)
+
+
+@app.command()
+def serve(
+    shop: ShopOption,
+    host: Annotated[str, typer.Option("--host", help="IP address to bind; absent: configs/serving.toml.")] = "",
+    port: Annotated[int, typer.Option("--port", max=65535, help="0: configs/serving.toml.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="0: configs/serving.toml.")] = 0,
+) -> None:
+    """Serve the champions over HTTP until it is stopped."""
+    speaker, found, configured = Speaker(json=False), load_shop(shop), settings.read()
+    host, port = host or str(configured.host), port or configured.port
+    launch.require_free(host, port)
+    tasks = promotion.publish_champions(found)
+    speaker.say(f"serving {', '.join(tasks) or 'no model yet'} of {found.name} on http://{host}:{port} (docs at /docs)")
+    sys.stdout.flush()
+    command = launch.command(host, port, workers or configured.workers)
+    os.execvpe(command[0], command, launch.environment(found.name, home()))  # noqa: S606
+
+
+@app.command()
+def demo(json: JsonOption = False) -> None:
+    """Everything on a real retailer's data: ingest, train, evaluate, promote, serve, ask."""
+    from training.demo import run
+
+    run(Speaker(json))
+
+
+def _configured(of: Family, config: Path | None, overrides: list[str]) -> Config:
+    return load_config(of.config, of.task, config, overrides)
+
+
+def _configuration_of(shop: str, of: Family, version: str) -> Config:
+    return of.config.model_validate(tracking.artifact_of(load_shop(shop), of.task, version).manifest["config"])
+
+
+def _device(name: str) -> Choice:
+    return cast("Choice", _one_of("--device", name, ("auto", "cpu", "cuda")))
+
+
+def _split(name: str) -> pipeline.Split:
+    return cast("pipeline.Split", _one_of("--split", name, ("time", "leave_one_out", "given")))
+
+
+def _one_of(option: str, got: str, allowed: tuple[str, ...]) -> str:
+    if got not in allowed:
+        raise UserError(f"{option} {got}: it is one of {', '.join(allowed)}")
+    return got
+
+
+def _instant(day: str) -> datetime | None:
+    if not day:
+        return None
+    try:
+        return datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise UserError(f"--until {day}: write the day as in 2026-01-31") from error
+
+
+def _batch(shop: str, task: str, out: Path, json: bool, table: Callable[[Any], pa.Table]) -> None:
+    speaker, found = Speaker(json), load_shop(shop)
+    model = answers.champion(found, family(task))
+    answered = table(model.scorer)
+    _write(answered.append_column("model_version", pa.repeat(model.version, answered.num_rows)), out, speaker)
+    speaker.result({"rows": answered.num_rows, "out": str(out), "model_version": model.version})
+
+
+def _write(table: pa.Table, out: Path, speaker: Speaker) -> None:
+    if out.suffix not in (".parquet", ".csv"):
+        raise UserError(f"--out {out}: end it with .parquet or .csv")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staged = out.with_name(f".{out.name}")
+    (pa.parquet.write_table if out.suffix == ".parquet" else pa.csv.write_csv)(table, staged)
+    staged.replace(out)
+    speaker.say(f"{table.num_rows:,} rows in {out}")
+
+
+def main() -> None:
+    """Run a command; a user's mistake is one sentence on stderr and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)

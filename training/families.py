@@ -1,0 +1,113 @@
+"""The three families of models behind one interface: how each is configured, fitted, judged and gated."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+from features.errors import UserError
+from features.shops import Shop
+from features.windows import Window
+from serving.artifact import Draft, Json, Scorer
+from serving.scorers import LOADERS
+from training.config import Config, Task
+from training.device import Device
+from training.evaluation import Row
+
+
+class Model(Protocol):
+    """What a fit gives."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model in evaluation tables."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What was measured while fitting, for tracking."""
+
+    def export(self, draft: Draft) -> None:
+        """Write the arrays, lists and texts that the scorer reads."""
+
+    def golden_requests(self) -> list[Json]:
+        """Requests whose answers are recorded in the artifact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One task's functions.
+
+    fit : (window whose past is fitted on, shop, config, device) -> model; it never touches ``window.truth``
+    evaluate : (scorer, window, shop, config, split) -> rows of the model and its baselines
+    length : how long a window of evaluation is
+    gate : metric by which a candidate is compared with the champion
+    higher_is_better : direction of the gate
+    """
+
+    task: Task
+    config: type[Config]
+    fit: Callable[[Window, Shop, Any, Device], Model]
+    evaluate: Callable[[Any, Window, Shop, Any, str], list[Row]]
+    length: Callable[[Shop, Any], timedelta]
+    gate: str
+    higher_is_better: bool
+
+    def load(self, artifact: Any) -> Scorer:  # noqa: ANN401
+        return LOADERS[self.task](artifact)
+
+
+def family(task: str) -> Family:
+    """The family of a task.
+
+    Raises UserError for an unknown task, naming those there are.
+    """
+    if task not in _FAMILIES:
+        raise UserError(f"no task {task}: tasks are {', '.join(_FAMILIES)}")
+    return _FAMILIES[task]()
+
+
+def _recommend() -> Family:
+    from training import recommend
+
+    return Family(
+        task="recommend",
+        config=recommend.RecommendConfig,
+        fit=lambda window, _, config, device: recommend.fit(window.past, window.as_of, config, device),
+        evaluate=lambda scorer, window, _shop, _config, split: recommend.evaluate(scorer, window, split),
+        length=lambda _, config: timedelta(days=config.validation_days),
+        gate="ndcg_at_10",
+        higher_is_better=True,
+    )
+
+
+def _propensity() -> Family:
+    from training import propensity
+
+    return Family(
+        task="propensity",
+        config=propensity.PropensityConfig,
+        fit=lambda window, _, config, _device: propensity.fit(window.past, window.as_of, config),
+        evaluate=lambda scorer, window, _, config, split: propensity.evaluate(scorer, window, config, split),
+        length=lambda _, config: timedelta(days=config.horizon_days),
+        gate="log_loss",
+        higher_is_better=False,
+    )
+
+
+def _demand() -> Family:
+    from training import demand
+
+    return Family(
+        task="demand",
+        config=demand.DemandConfig,
+        fit=lambda window, shop, config, _: demand.fit(
+            window.past, window.known_future, window.as_of, shop.demand_frequency, config
+        ),
+        evaluate=lambda scorer, window, shop, _, split: demand.evaluate(scorer, window, shop.demand_frequency, split),
+        length=lambda shop, config: config.horizon * timedelta(days=7 if shop.demand_frequency == "week" else 1),
+        gate="pinball",
+        higher_is_better=False,
+    )
+
+
+_FAMILIES = {"recommend": _recommend, "propensity": _propensity, "demand": _demand}

@@ -1,0 +1,137 @@
+"""From a lake to a registered version: backtest, fit, export, track, register.
+
+The configuration is first judged on windows that it did not see, then fitted on everything known; the version carries
+that judgement, so what is promoted is both fresh and measured. An interruption at any step leaves nothing that loads:
+artifacts are whole only with their manifest, versions exist only once registered.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from features.engine import Engine
+from features.errors import UserError
+from features.lake import Lake
+from features.shops import Shop
+from features.windows import Window, given, leave_one_out, rolling, time_window
+from serving.artifact import Artifact, Draft, Json
+from training import tracking
+from training.config import Config
+from training.device import Device
+from training.evaluation import Row
+from training.families import Family, Model
+
+Split = Literal["time", "leave_one_out", "given"]
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A registered version, where its artifact lies, and how it was judged."""
+
+    version: str
+    artifact: Artifact
+    rows: list[Row]
+
+
+def train(
+    shop: Shop,
+    family: Family,
+    config: Config,
+    device: Device,
+    until: datetime | None = None,
+    n_windows: int = 1,
+    announce: Announce = lambda _: None,
+) -> Trained:
+    """Judge the configuration on the last windows before ``until``, fit it on all before ``until``, register it.
+
+    until : first instant not to be known; absent: the end of the lake
+    announce : called with each step's name before it starts
+    """
+    lake = Lake(shop)
+    until = until or lake.end()
+    engine = lake.engine()
+    announce("backtest")
+    rows = backtest(engine, shop, family, config, device, until, n_windows)
+    announce("fit")
+    model = fit(engine, shop, family, config, device, until)
+    announce("export")
+    artifact = export(lake, family, config, model, until, rows, n_windows)
+    announce("track")
+    run_id = tracking.record(shop, family.task, artifact, config, rows, model.metrics, device)
+    announce("register")
+    version = tracking.register(shop, family.task, run_id)
+    return Trained(version, artifact, rows)
+
+
+def backtest(
+    engine: Engine, shop: Shop, family: Family, config: Config, device: Device, until: datetime, n_windows: int
+) -> list[Row]:
+    """Rows of the model and its baselines on the last ``n_windows`` windows before ``until``, each fitted anew."""
+    return evaluate(
+        shop, family, config, device, windows(engine, shop, family, config, until, "time", n_windows), "time"
+    )
+
+
+def windows(
+    engine: Engine, shop: Shop, family: Family, config: Config, until: datetime, split: Split, n_windows: int
+) -> list[Window]:
+    """The windows of a split, oldest first.
+
+    Raises UserError when the split does not fit the task or the shop's events lack the column it needs.
+    """
+    if split == "time":
+        return list(rolling(engine, until, family.length(shop, config), n_windows))
+    if family.task != "recommend":
+        raise UserError(f"--split {split} is for recommend; {family.task} is evaluated with --split time")
+    if split == "given" and "split" not in engine.select("select * from events limit 0").column_names:
+        raise UserError("--split given needs a column `split` (train, valid, test) in events: add it or use time")
+    return [leave_one_out(engine, until) if split == "leave_one_out" else given(engine, until)]
+
+
+def evaluate(shop: Shop, family: Family, config: Config, device: Device, of: list[Window], split: Split) -> list[Row]:
+    """Fit on each window's past and judge the exported artifact, with the code that will answer, on its truth."""
+    rows: list[Row] = []
+    for window in of:
+        with TemporaryDirectory() as folder:
+            draft = Draft(Path(folder) / "artifact")
+            family.fit(window, shop, config, device).export(draft)
+            scorer = family.load(Artifact(draft.folder))
+            judged = family.evaluate(scorer, window, shop, config, split)
+        rows += judged if len(of) == 1 else [row._replace(segment=f"{window.name} {row.segment}") for row in judged]
+    return rows
+
+
+def fit(engine: Engine, shop: Shop, family: Family, config: Config, device: Device, until: datetime) -> Model:
+    """The model fitted on everything known before ``until`` and on what is already planned."""
+    return family.fit(time_window(engine, until, until + family.length(shop, config)), shop, config, device)
+
+
+def export(
+    lake: Lake, family: Family, config: Config, model: Model, until: datetime, rows: list[Row], n_windows: int
+) -> Artifact:
+    """Write the artifact under the shop's folder; it becomes whole with its manifest, the last file."""
+    draft = Draft(lake.folder / "artifacts" / family.task)
+    model.export(draft)
+    draft.golden(family.load, model.golden_requests())
+    draft.json("evaluation", {"n_windows": n_windows, "rows": [row._asdict() for row in rows]})
+    return draft.seal(_description(lake, family, config, model, until, rows))
+
+
+def _description(lake: Lake, family: Family, config: Config, model: Model, until: datetime, rows: list[Row]) -> Json:
+    first = lake.engine().select(
+        "select coalesce(min(event_timestamp), (select cast(min(date) as timestamp) from demand)) as first from events"
+    )["first"][0]
+    return {
+        "task": family.task,
+        "model": model.name,
+        "shop": lake.shop.name,
+        "config": config.model_dump(mode="json"),
+        "window": {"from": first.as_py().replace(tzinfo=UTC).isoformat(), "until": until.isoformat()},
+        "fingerprint": lake.fingerprint(),
+        "metrics": {row.metric: row.value for row in rows if row.model == model.name},
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
