@@ -112,4 +112,5 @@ def _reason(words: str, value: float, contribution: float) -> str:
     'spent 1234.57 in 28 days (+)'
     """
     told = words.format(f"{value:.2f}".rstrip("0").rstrip("."))
-    return f"{re.sub(r'^(\D*)\b1 (\w+)s\b', r'\g<1>1 \2', told)} ({'+' if contribution > 0 else '-'})"
+    singular = re.sub(r"(?<![\d.])1 (\w+)s\b", r"1 \1", told, count=1)
+    return f"{singular} ({'+' if contribution > 0 else '-'})"

@@ -206,7 +206,7 @@ def _chosen_blend(model: RecommendModel, validation: Window) -> dict[str, float]
 
     The last tier's weight is fixed at 1 where it helps at all: only ratios matter.
     """
-    recommender = _loaded(model)
+    recommender = loaded(model)
     truth = Truth.of(validation, recommender)
     if not truth.user_ids:
         return _even_blend()
@@ -248,7 +248,7 @@ def _candidates(
     return items, np.stack([parts[tier][items] for tier in TIERS])
 
 
-def _loaded(model: RecommendModel) -> Recommender:
+def loaded(model: RecommendModel) -> Recommender:
     with TemporaryDirectory() as folder:
         draft = Draft(Path(folder) / "tiers")
         model.export(draft)

@@ -28,6 +28,8 @@ def store() -> str:
 
 def _client() -> Any:  # noqa: ANN401
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # A new SQLite store makes a folder for its default experiment, in the working directory unless told otherwise.
+    os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(home() / "mlflow"))
     import mlflow
 
     home().mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pytest
 from oracles import assert_same_rows
 
 from features import contract
-from features.engine import QUERIES, DuckDB, Engine, composition, duckdb_engine, empty, uncommented
+from features.engine import QUERIES, DuckDB, Engine, composition, empty, uncommented
 
 NUMBERS = pa.table({"n": [1, 2, 3, 4]})
 
@@ -70,9 +70,9 @@ def test_a_select_reads_queries_and_their_own_with(engine: Engine, events: pa.Ta
     ],
 )
 def test_an_aware_instant_arrives_as_utc(engine: Engine, value: datetime, expected: datetime) -> None:
-    found = engine.select("select cast($at as timestamp) as at", at=value)
-    assert found.schema.field("at").type == pa.timestamp("us")
-    assert found["at"].to_pylist() == [expected]
+    found = engine.select("select cast($value as timestamp) as instant", value=value)
+    assert found.schema.field("instant").type == pa.timestamp("us")
+    assert found["instant"].to_pylist() == [expected]
 
 
 @pytest.mark.parametrize("value", ["it's", 3, 0.1, date(2024, 2, 29)])
@@ -113,10 +113,10 @@ def test_the_names_of_folders_become_typed_columns(engine: Engine, tmp_path: Pat
 
 
 def test_an_instant_with_a_zone_comes_back_as_utc(engine: Engine) -> None:
-    instant = datetime(2024, 3, 1, 12, tzinfo=UTC)
-    zoned = pa.table({"at": pa.array([instant], pa.timestamp("us", "UTC"))})
-    found = engine.bind(zoned=zoned).select("select cast(at as timestamp) as at from zoned")
-    assert_same_rows(found, pa.table({"at": pa.array([datetime(2024, 3, 1, 12)], pa.timestamp("us"))}))
+    noon = datetime(2024, 3, 1, 12, tzinfo=UTC)
+    zoned = pa.table({"instant": pa.array([noon], pa.timestamp("us", "UTC"))})
+    found = engine.bind(zoned=zoned).select("select cast(instant as timestamp) as instant from zoned")
+    assert_same_rows(found, pa.table({"instant": pa.array([datetime(2024, 3, 1, 12)], pa.timestamp("us"))}))
 
 
 def test_spark_leaves_the_session_it_was_given_as_it_is(spark_shop: Engine) -> None:
@@ -134,10 +134,10 @@ def test_spark_leaves_the_session_it_was_given_as_it_is(spark_shop: Engine) -> N
 
 def test_duckdb_spills_into_the_folder_named(tmp_path: Path) -> None:
     spill = tmp_path / "spill"
-    engine = Engine(DuckDB("300MB", spill, threads=1))
+    engine = Engine(DuckDB("100MB", spill, threads=1))
     text = "select md5(cast(range as varchar)) as h, row_number() over (order by md5(cast(range as varchar))) as n"
-    found = engine.select(f"select max(n) as n, count(h) as h from ({text} from range(3_000_000)) many")
-    assert found.to_pylist() == [{"n": 3_000_000, "h": 3_000_000}]
+    found = engine.select(f"select max(n) as n, count(h) as h from ({text} from range(1_000_000)) many")
+    assert found.to_pylist() == [{"n": 1_000_000, "h": 1_000_000}]
     assert spill.exists()
 
 

@@ -9,7 +9,8 @@ import pytest
 import sqlglot
 from oracles import ORACLES, assert_same_rows, expected, parameters
 
-from features import contract, seeded
+from features import contract
+from features.seeded.tables import write
 from features.engine import QUERIES, SQL_FOLDER, Engine, empty
 
 CUTOFFS = [datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 4, 10, 13, 30, tzinfo=UTC)]
@@ -31,7 +32,7 @@ def demand() -> pa.Table:
 @pytest.fixture(scope="session")
 def seeded_shop(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pa.Table]:
     folder = tmp_path_factory.mktemp("seeded")
-    seeded.write(folder, n_events=2_000, seed=1)
+    write(folder, n_events=2_000, seed=1)
     return {table.name: whole(table, folder) for table in (contract.EVENTS, contract.ITEMS)}
 
 

@@ -2,19 +2,25 @@
 
 import sys
 import tomllib
-from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from features import contract, seeded
+from features import contract
 from features.errors import UserError
+from features.home import ROOT
+from features.seeded import tables
+from features.seeded.__main__ import main
+from features.seeded.catalogue import CATEGORIES
+from features.seeded.stockroom import Stockroom
+from features.seeded.tables import Files, write
+from features.seeded.trade import LATE_SHARE
 
 N_EVENTS = 40_000
 VARIANCE_OVER_MEAN = 3  # of sales: several units in a line, several lines in an order
-SHOP_TOML = Path(seeded.__file__).parent.parent / "configs" / "shops" / "seeded.toml"
+SHOP_TOML = ROOT / "configs" / "shops" / "seeded.toml"
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +30,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def truth(folder):
-    return seeded.write(folder, N_EVENTS)
+    return write(folder, N_EVENTS)
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +78,14 @@ def test_keys_are_unique(ask, name):
 
 @pytest.mark.parametrize("n_events", [1_000, 5_000, N_EVENTS])
 def test_the_number_of_events_is_met_within_two_percent(tmp_path, n_events):
-    truth = seeded.write(tmp_path, n_events)
+    truth = write(tmp_path, n_events)
     written = pq.read_metadata(tmp_path / "events" / "events.parquet").num_rows
     assert truth.n_events == written == pytest.approx(n_events, rel=0.02)
 
 
 def test_the_same_seed_gives_the_same_files_and_another_seed_others(tmp_path):
     for name, seed in (("one", 7), ("same", 7), ("other", 8)):
-        seeded.write(tmp_path / name, 1_000, seed)
+        write(tmp_path / name, 1_000, seed)
     paths = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.parquet"))
     assert len(paths) == 11
     for path in paths:
@@ -89,16 +95,16 @@ def test_the_same_seed_gives_the_same_files_and_another_seed_others(tmp_path):
 
 
 def test_a_row_group_holds_one_chunk_and_a_day_at_most_in_order_of_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(seeded, "ROW_GROUP_ROWS", 500)
+    monkeypatch.setattr(tables, "ROW_GROUP_ROWS", 500)
     waiting = []
-    append = seeded.Files.append
+    append = Files.append
 
     def watched(files, name, table):
         append(files, name, table)
         waiting.append(sum(map(len, files.waiting[name])))
 
-    monkeypatch.setattr(seeded.Files, "append", watched)
-    seeded.write(tmp_path, 10_000)
+    monkeypatch.setattr(Files, "append", watched)
+    write(tmp_path, 10_000)
     assert max(waiting) < 500
     events = pq.ParquetFile(tmp_path / "events" / "events.parquet")
     busiest_day = max(np.unique(events.read()["event_timestamp"].to_numpy().astype("M8[D]"), return_counts=True)[1])
@@ -135,7 +141,7 @@ def test_people_buy_what_they_have_a_taste_for(ask, truth):
     """)
     bought = np.zeros_like(truth.taste)
     for person, category, n in rows:
-        bought[person, seeded.CATEGORIES.index(category)] = n
+        bought[person, CATEGORIES.index(category)] = n
     expected = bought.sum(axis=1) @ truth.taste.max(axis=1) / bought.sum()
     in_favourite = bought[np.arange(len(bought)), truth.taste.argmax(axis=1)].sum() / bought.sum()
     assert in_favourite > 0.4
@@ -166,8 +172,8 @@ def ask_abundant(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("abundant")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(seeded.Stockroom, "receive", fill_up)
-        seeded.write(folder, 100_000)
+        patch.setattr(Stockroom, "receive", fill_up)
+        write(folder, 100_000)
     connection = duckdb.connect(config={"threads": 1})
     connection.execute(f"""
         create view demand as select true_demand.*, item_category, coalesce(units, 0) as units
@@ -261,8 +267,8 @@ def test_no_more_is_sold_than_was_on_hand_and_stock_moves_by_sales_and_arrivals(
 
 
 def test_large_shops_keep_the_notable_days_of_stock(tmp_path, monkeypatch, ask):
-    monkeypatch.setattr(seeded, "DENSE_STOCK_ROWS", 0)
-    seeded.write(tmp_path, N_EVENTS)
+    monkeypatch.setattr(tables, "DENSE_STOCK_ROWS", 0)
+    write(tmp_path, N_EVENTS)
     sparse = f"read_parquet('{tmp_path}/stock.parquet')"
     [(n_sparse, n_dense)] = ask(f"select (select count(*) from {sparse}), (select count(*) from stock)")
     assert n_sparse < n_dense / 3
@@ -331,14 +337,14 @@ def test_a_share_of_events_is_received_late(ask):
     [(share, earliest)] = ask("""
         select avg(cast(received_at > event_timestamp as int)), min(received_at - event_timestamp) from events
     """)
-    assert share == pytest.approx(seeded.LATE_SHARE, rel=0.3)
+    assert share == pytest.approx(LATE_SHARE, rel=0.3)
     assert earliest.total_seconds() == 0
 
 
 def test_the_truth_returned_is_the_truth_written(ask, truth):
     rows = ask("select base, conversion from true_items order by cast(substr(item_id, 2) as int)")
     np.testing.assert_array_equal(np.array(rows), np.column_stack([truth.base, truth.conversion]))
-    tastes = ", ".join(f"taste_{category}" for category in seeded.CATEGORIES)
+    tastes = ", ".join(f"taste_{category}" for category in CATEGORIES)
     rows = ask(f"select activity, {tastes} from true_users order by cast(substr(user_pseudo_id, 2) as int)")
     np.testing.assert_array_equal(np.array(rows), np.column_stack([truth.activity, truth.taste]))
     np.testing.assert_allclose([truth.base.sum(), truth.activity.sum()], 1)
@@ -354,13 +360,13 @@ def test_the_shop_file_names_what_is_written(folder, truth):
 
 def test_a_shop_too_small_is_refused(tmp_path):
     with pytest.raises(UserError, match="of 999 events is too small: ask for 1000 or more"):
-        seeded.write(tmp_path, 999)
+        write(tmp_path, 999)
 
 
 def test_the_command_writes_below_shopkeeper_home(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SHOPKEEPER_HOME", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["seeded", "--events", "1000"])
-    seeded.main()
+    main()
     assert (tmp_path / "seeded" / "source" / "events" / "events.parquet").exists()
     assert "28 days, 35 people, 47 items" in capsys.readouterr().out
 
@@ -368,5 +374,5 @@ def test_the_command_writes_below_shopkeeper_home(tmp_path, monkeypatch, capsys)
 def test_the_command_exits_with_2_and_the_reason(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["seeded", "--events", "10", "--out", str(tmp_path)])
     with pytest.raises(SystemExit, match="2"):
-        seeded.main()
+        main()
     assert "is too small" in capsys.readouterr().err

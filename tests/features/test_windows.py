@@ -38,7 +38,8 @@ lengths = st.timedeltas(timedelta(microseconds=1), timedelta(days=60))
 
 
 def per_day(table: contract.Table, **values) -> pa.Table:
-    days = [{**values, TIMED[table.name]: date(2024, 1, 1) + timedelta(days=number)} for number in range(120)]
+    first = datetime(2024, 1, 1, tzinfo=UTC)
+    days = [{**values, TIMED[table.name]: bound(table.name, first + timedelta(days=number))} for number in range(120)]
     return pa.Table.from_pylist(days, schema=empty(table).schema)
 
 
@@ -68,7 +69,7 @@ def ids(engine: Engine) -> set[str]:
 
 
 def instants(engine: Engine, table: str) -> list:
-    return sorted(engine.select(f"select {TIMED[table]} as at from {table}")["at"].to_pylist())
+    return sorted(engine.select(f"select {TIMED[table]} as instant from {table}")["instant"].to_pylist())
 
 
 def bound(table: str, instant: datetime) -> date:
