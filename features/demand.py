@@ -6,7 +6,7 @@ before it are its past, period ``origin + h`` is the target of step ``h``.
 
 import math
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +24,9 @@ LEVEL_WINDOW = {"day": 56, "week": 26}
 ROLLING_WINDOWS = {"day": (7, 14, 28, 91, 364), "week": (2, 4, 8, 13, 52)}
 N_LAGS = {"day": 7, "week": 4}
 
-_MONDAY = date(1969, 12, 29)
-_PLANS = ("display", "mailer")
+_MONDAY = np.datetime64("1969-12-29")
+_PROMOTIONS = ("display", "mailer")
+_PROMOTION_WINDOW = 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Panel:
 
     @property
     def n_periods(self) -> int:
-        return self.quantity.shape[1]
+        return int(self.quantity.shape[1])
 
     @property
     def horizon(self) -> int:
@@ -62,7 +63,8 @@ class Panel:
     def eligible(self, origin: int) -> NDArray[np.bool_]:
         """The series, shape (S,), that a forecast at the origin covers: ``min_periods`` sales, pro rata of the past."""
         n_sales = (self.quantity[:, :origin] > 0).sum(axis=1)
-        return n_sales >= self.min_periods * origin / self.n_periods
+        enough: NDArray[np.bool_] = n_sales >= self.min_periods * origin / self.n_periods
+        return enough
 
 
 def panel(
@@ -89,7 +91,7 @@ def panel(
         by_location=int(by_location),
         least_periods=_least(min_periods),
     )
-    end = (start.date() - _MONDAY).days // days
+    end = int((np.datetime64(start.date()) - _MONDAY).astype(np.int64)) // days
     first = _numbers(sold["period"]).min(initial=end)
     quantity, revenue = (_filled(sold, name, first, end) for name in ("quantity", "revenue"))
     if not ((quantity > 0).sum(axis=1) >= min_periods).any():
@@ -102,7 +104,7 @@ def panel(
     return Panel(
         item_ids=tuple(series["item_id"].to_pylist()),
         location_ids=tuple(series["location_id"].to_pylist()),
-        dates=np.datetime64(_MONDAY) + days * np.arange(first, end + horizon),
+        dates=_MONDAY + days * np.arange(first, end + horizon),
         quantity=_from_first_sale(quantity),
         revenue=revenue,
         category=_numbers(series["category"].combine_chunks().dictionary_encode().indices),
@@ -112,12 +114,41 @@ def panel(
     )
 
 
-def sales(engine: Engine, end: datetime, frequency: Frequency, of: Panel) -> Floats:
-    """What an engine (a window's truth) sold of a panel's series in the panel's horizon.
+_SOLD = """
+select series_idx, cast(floor((unix_date(day) + 3) / $period_days) as bigint) as period, sum(quantity) as quantity
+from (
+    select item_id, location_id, date as day, quantity from demand
+    union all
+    select
+        item_id,
+        location_id,
+        cast(event_timestamp as date) as day,
+        case when event_name = 'purchase' then quantity else -quantity end as quantity
+    from known_events
+    where event_name in ('purchase', 'refund') and not exists (select 1 from demand)
+) sold
+join series on sold.item_id = series.item_id
+    and (series.location_id = '' or series.location_id = coalesce(sold.location_id, ''))
+group by series_idx, cast(floor((unix_date(day) + 3) / $period_days) as bigint)
+"""
 
-    end : first instant not looked at, UTC
-    Returns float32, shape (S, H), units; NaN for periods that are not over at ``end``.
+
+def sales(truth: Engine, end: datetime, of: Panel) -> Floats:
+    """Units that a window's truth sold of a panel's series in the panel's horizon, 0 where it sold none.
+
+    end : first instant that the truth does not hold, UTC
+    Returns float32, shape (S, H), units, >= 0.
     """
+    days = PERIOD_DAYS[of.frequency]
+    keys = {"series_idx": range(len(of.item_ids)), "item_id": of.item_ids, "location_id": of.location_ids}
+    found = truth.bind(series=pa.table({name: list(column) for name, column in keys.items()})).select(
+        _SOLD, as_of=end, period_days=days
+    )
+    step = _numbers(found["period"]) - (of.dates[of.n_periods] - _MONDAY).astype(np.int64) // days
+    inside = (step >= 0) & (step < of.horizon)
+    units = np.zeros((len(of.item_ids), of.horizon), np.float32)
+    units[_numbers(found["series_idx"])[inside], step[inside]] = np.asarray(found["quantity"])[inside]
+    return np.maximum(units, 0)
 
 
 def _least(min_periods: int) -> int:
@@ -149,7 +180,7 @@ select
     avg(display) as display,
     avg(mailer) as mailer
 from offers
-join series on offers.item_id = series.item_id
+left join series on offers.item_id = series.item_id
     and (series.location_id = '' or offers.location_id is null or offers.location_id = series.location_id)
 group by series_idx, cast(floor((unix_date(date) + 3) / $period_days) as bigint)
 """
@@ -159,18 +190,19 @@ def _offers(plans: list[Engine], series: pa.Table, days: int, periods: range) ->
     found = pa.concat_tables([plan.bind(series=series).select(_OFFERS, period_days=days) for plan in plans])
     column = _numbers(found["period"]) - periods.start
     inside = (column >= 0) & (column < len(periods))
-    row = _numbers(found["series_idx"])
+    row = _numbers(found["series_idx"].fill_null(len(series)))[inside]
     offers = {}
-    for name in ("price", "base_price", *_PLANS):
-        offers[name] = np.full((len(series), len(periods)), np.nan, np.float32)
-        offers[name][row[inside], column[inside]] = np.asarray(found[name].cast(pa.float32()))[inside]
-    return offers | {name: _unplanned_is_zero(offers[name]) for name in _PLANS}
+    for name in ("price", "base_price", *_PROMOTIONS):
+        values = np.full((len(series) + 1, len(periods)), np.nan, np.float32)
+        values[row, column[inside]] = np.asarray(found[name].cast(pa.float32()))[inside]
+        offers[name] = (_unplanned_is_zero(values) if name in _PROMOTIONS else values)[:-1]
+    return offers
 
 
 def _unplanned_is_zero(shares: Floats) -> Floats:
-    """Where a period has any offer, an item without one has none; a period without offers is unknown."""
-    known = ~np.isnan(shares).all(axis=0)
-    return np.where(known & np.isnan(shares), np.float32(0), shares)
+    """Where a period has any promotion, of whatever item, an item without one has none; else it is unknown."""
+    planned = ~np.isnan(shares).all(axis=0)
+    return np.where(planned & np.isnan(shares), np.float32(0), shares)
 
 
 def features(panel: Panel, origin: int) -> tuple[tuple[str, ...], Floats]:
@@ -194,14 +226,14 @@ def features(panel: Panel, origin: int) -> tuple[tuple[str, ...], Floats]:
         **_category(panel, origin),
         **_season(panel, origin, scale),
         **_calendar(panel, origin),
-        **_plans(panel, origin, scale),
+        **_promotion(panel, origin, scale),
     }
     shape = (len(past), panel.horizon)
     return tuple(columns), np.stack([np.broadcast_to(v, shape).astype(np.float32) for v in columns.values()], axis=-1)
 
 
 def level(panel: Panel, origin: int) -> Floats:
-    """Mean units per period of the latest ``LEVEL_WINDOW`` periods known at the origin, at least one unit in all of them.
+    """Mean units per period of the latest ``LEVEL_WINDOW`` periods known at the origin, at least one unit in that time.
 
     Returns float32, shape (S,), units, > 0.
     """
@@ -234,7 +266,8 @@ def _rolling(past: Floats, windows: tuple[int, ...]) -> dict[str, Floats]:
 
 
 def _std(values: Floats) -> Floats:
-    return np.sqrt(np.maximum(_mean(values**2) - _mean(values) ** 2, 0))
+    variance: Floats = _mean(values**2) - _mean(values) ** 2
+    return np.sqrt(np.maximum(variance, 0))
 
 
 def _intermittency(past: Floats) -> dict[str, Floats]:
@@ -247,9 +280,8 @@ def _intermittency(past: Floats) -> dict[str, Floats]:
 
 
 def _price(panel: Panel, origin: int) -> dict[str, Floats]:
-    season = SEASON[panel.frequency]
     revenue, quantity = panel.revenue[:, :origin], np.nan_to_num(panel.quantity[:, :origin])
-    usual, recent = (_ratio(_latest(revenue, n).sum(axis=1), _latest(quantity, n).sum(axis=1)) for n in (52, 4))
+    usual, recent = (_ratio(_latest(revenue, n).sum(axis=1), _latest(quantity, n).sum(axis=1)) for n in (origin, 4))
     ahead = slice(origin, origin + panel.horizon)
     planned, base = panel.offers["price"][:, ahead], panel.offers["base_price"][:, ahead]
     return {
@@ -266,18 +298,15 @@ def _ratio(above: Floats, below: Floats) -> Floats:
 
 
 def _category(panel: Panel, origin: int) -> dict[str, Floats]:
-    """Trends of the category and of the shop, over the series that a panel as of the origin would hold."""
+    """Latest sales of the category over its usual ones, of the series that a panel as of the origin would hold."""
     past = panel.quantity[:, :origin]
     held = (past > 0).sum(axis=1) >= _least(panel.min_periods)
-    sold = np.where(held[:, None], np.nan_to_num(past), 0)
-    per_category = np.zeros((panel.category.max() + 1, origin), np.float32)
-    np.add.at(per_category, panel.category, sold)
-    trends = {"category": per_category, "shop": sold.sum(axis=0, keepdims=True)}
-    rows = {"category": panel.category, "shop": np.zeros_like(panel.category)}
+    sold = np.zeros((panel.category.max() + 1, origin), np.float32)
+    np.add.at(sold, panel.category[held], np.nan_to_num(past[held]))
+    usual = _mean(_latest(sold, LEVEL_WINDOW[panel.frequency]))
     return {
-        f"{name}_trend_{n}": _ratio(_mean(_latest(total, n)), _mean(_latest(total, 26)))[rows[name], None]
-        for name, total in trends.items()
-        for n in (1, 4)
+        f"category_trend_{n}": _ratio(_mean(_latest(sold, n)), usual)[panel.category, None]
+        for n in ROLLING_WINDOWS[panel.frequency][:2]
     }
 
 
@@ -303,20 +332,20 @@ def _calendar(panel: Panel, origin: int) -> dict[str, Floats]:
     return {"day_of_year": in_year if years_seen >= 1 else np.full_like(in_year, np.nan), "weekday": weekday}
 
 
-def _plans(panel: Panel, origin: int, scale: Floats) -> dict[str, Floats]:
-    """Display and mailer of the target, how usual they are, and what sold in periods that were planned alike."""
-    ahead = slice(origin, origin + panel.horizon)
-    columns = {}
-    for name in _PLANS:
+def _promotion(panel: Panel, origin: int, scale: Floats) -> dict[str, Floats]:
+    """Display and mailer of the target, how usual they are, and what sold in periods promoted alike."""
+    columns = {"mean_promoted_alike": _promoted_alike(panel, origin) / scale}
+    for name in _PROMOTIONS:
         share = panel.offers[name]
-        columns |= {name: share[:, ahead], f"{name}_recent": _mean(_latest(share[:, :origin], 8))[:, None]}
-    return columns | {"mean_planned_alike": _planned_alike(panel, origin) / scale}
+        columns[name] = share[:, origin : origin + panel.horizon]
+        columns[f"{name}_usual"] = _mean(_latest(share[:, :origin], 8))[:, None]
+    return columns
 
 
-def _planned_alike(panel: Panel, origin: int) -> Floats:
-    """Mean units, shape (S, H), of the latest 26 known periods promoted as the target is: at all, or not."""
+def _promoted_alike(panel: Panel, origin: int) -> Floats:
+    """Mean units, shape (S, H), of the latest known periods that were promoted at all, or not, as the target is."""
     share = np.fmax(panel.offers["display"], panel.offers["mailer"])
-    known, ahead = share[:, max(0, origin - 26) : origin], share[:, origin : origin + panel.horizon]
-    past = _latest(panel.quantity[:, :origin], 26)
+    known, ahead = _latest(share[:, :origin], _PROMOTION_WINDOW), share[:, origin : origin + panel.horizon]
+    past = _latest(panel.quantity[:, :origin], _PROMOTION_WINDOW)
     promoted, usual = (_mean(np.where(alike, past, np.nan))[:, None] for alike in (known > 0, known == 0))
     return np.where(ahead > 0, promoted, np.where(ahead == 0, usual, np.nan)).astype(np.float32)

@@ -79,8 +79,8 @@ class Recommendations(Answer):
 class PropensityRequest(Request):
     """The customers to score."""
 
-    user_ids: Annotated[list[Id], Field(min_length=1, max_length=1000)]
-    """The shop's customer numbers."""
+    user_ids: Annotated[list[Id], Field(min_length=1, max_length=100)]
+    """The shop's customer numbers; whole audiences come from the command `score`."""
 
 
 class PropensityScore(Answer):
@@ -92,7 +92,7 @@ class PropensityScore(Answer):
     percentile: Annotated[float, Field(ge=0, le=100)]
     """Rank among all customers, 100 is the likeliest."""
     tier: str
-    """The segment that the percentile falls in."""
+    """model, or base_rate for a customer whom the model does not know."""
     reasons: list[str]
     """What moves the probability most, strongest first."""
 
@@ -100,6 +100,8 @@ class PropensityScore(Answer):
 class PropensityScores(Answer):
     """One score per customer asked for, in that order."""
 
+    target: str
+    """What the probability is of."""
     as_of: datetime
     """First instant not known to the scores, UTC."""
     scores: list[PropensityScore]

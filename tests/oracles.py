@@ -6,6 +6,7 @@ An oracle takes the shop's tables as lists of rows, the cut-off as naive UTC, an
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from math import ceil, floor
 from typing import Any
 
@@ -99,30 +100,49 @@ def _item(item: str, events: list[Row], as_of: datetime) -> Row:
 
 
 def customer_features(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
-    bought = named(known_events(shop, as_of), "purchase")
-    return [_customer(person, events, as_of) for (person,), events in grouped(bought, "person_id").items()]
+    known = known_events(shop, as_of)
+    orders = [
+        {"person_id": person, "age_days": min(age_days(line, as_of) for line in lines), "lines": lines}
+        for (person, _), lines in grouped(named(known, "purchase"), "person_id", "transaction_id").items()
+    ]
+    recent = grouped((order for order in orders if order["age_days"] <= 364), "person_id")
+    visits = grouped((event for event in known if event["event_timestamp"] >= as_of - timedelta(days=28)), "person_id")
+    return [
+        {"person_id": person, **_bought(mine), **_visited(visits.get((person,), []), as_of)}
+        for (person,), mine in recent.items()
+    ]
 
 
-def _customer(person: str, bought: list[Row], as_of: datetime) -> Row:
-    ages = [age_days(event, as_of) for event in bought]
-    n_days, total = len(set(ages)), sum(map(spend, bought))
+def _bought(orders: list[Row]) -> Row:
+    ages = sorted({order["age_days"] for order in orders})
+    gaps = [older - younger for younger, older in pairwise(ages)]
+    month, quarter = ([order for order in orders if order["age_days"] <= days] for days in (28, 91))
     return {
-        "person_id": person,
-        "n_orders": n_distinct(bought, "transaction_id"),
-        "n_orders_28d": n_distinct(within(bought, 28, as_of), "transaction_id"),
-        "n_orders_91d": n_distinct(within(bought, 91, as_of), "transaction_id"),
-        "n_order_days": n_days,
-        "n_items": n_distinct(bought, "item_id"),
-        "n_items_28d": n_distinct(within(bought, 28, as_of), "item_id"),
-        "units": sum(event["quantity"] for event in bought),
-        "spend": total,
-        "spend_28d": sum(map(spend, within(bought, 28, as_of))),
-        "spend_91d": sum(map(spend, within(bought, 91, as_of))),
-        "days_since_last_order": min(ages),
-        "days_since_first_order": max(ages),
-        "last_order_spend": sum(map(spend, within(bought, min(ages), as_of))),
-        "mean_order_spend": total / n_distinct(bought, "transaction_id"),
-        "mean_days_between_orders": (max(ages) - min(ages)) / (n_days - 1) if n_days > 1 else None,
+        "days_since_last_order": ages[0],
+        "n_orders_28d": len(month),
+        "n_orders_91d": len(quarter),
+        "n_order_days_182d": sum(age <= 182 for age in ages),
+        "n_order_weeks_91d": len({(order["age_days"] - 1) // 7 for order in quarter}),
+        "spend_28d": _order_spend(month),
+        "spend_91d": _order_spend(quarter),
+        "n_lines_28d": sum(len(order["lines"]) for order in month),
+        "last_order_day_spend": _order_spend(order for order in orders if order["age_days"] == ages[0]),
+        "mean_order_spend": _order_spend(orders) / len(orders),
+        "mean_days_between_orders": sum(gaps) / len(gaps) if gaps else None,
+        "longest_days_between_orders": max(gaps, default=None),
+        "share_of_longer_gaps": sum(gap > ages[0] for gap in gaps) / len(gaps) if gaps else None,
+    }
+
+
+def _order_spend(orders: Iterable[Row]) -> float:
+    return float(sum(spend(line) for order in orders for line in order["lines"]))
+
+
+def _visited(events: list[Row], as_of: datetime) -> Row:
+    return {
+        "days_since_last_visit": min((age_days(event, as_of) for event in events), default=None),
+        "n_views_28d": len(named(events, "view_item")),
+        "n_carts_28d": len(named(events, "add_to_cart")),
     }
 
 
@@ -392,7 +412,7 @@ def assert_same_rows(left: pa.Table, right: pa.Table) -> None:
     exact = [name for name in left.column_names if name not in floats]
     left, right = (table.sort_by([(name, "ascending") for name in (*exact, *floats)]) for table in (left, right))
     for name in exact:
-        assert left[name].to_pylist() == right[name].to_pylist(), name
+        assert left[name].equals(right[name]), name
     for name in floats:
         np.testing.assert_allclose(_floats(left[name]), _floats(right[name]), rtol=1e-9, atol=1e-9, err_msg=name)
 

@@ -29,8 +29,8 @@ def counts(level_of: NDArray[np.intp], outcome: NDArray[np.bool_], n_levels: int
     >>> counts(np.array([0, 1, 1]), np.array([True, False, True]), 2)
     (array([1., 1.]), array([1., 2.]))
     """
-    positives = np.bincount(level_of, weights=outcome, minlength=n_levels)
-    return positives, np.bincount(level_of, minlength=n_levels).astype(np.float64)
+    positives = np.bincount(level_of[outcome], minlength=n_levels)
+    return positives.astype(np.float64), np.bincount(level_of, minlength=n_levels).astype(np.float64)
 
 
 def log_loss(probability: Floats, positives: Floats, totals: Floats) -> float:

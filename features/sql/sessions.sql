@@ -2,6 +2,7 @@
 with gaps as (
     select
         *,
+        row_number() over (partition by person_id, session_id order by event_timestamp, event_id) as position,
         lag(event_timestamp) over (
             partition by person_id, session_id order by event_timestamp, event_id
         ) as previous_timestamp
@@ -17,7 +18,7 @@ numbered as (
             end
         ) over (
             partition by person_id, session_id
-            order by event_timestamp, event_id
+            order by position
             rows between unbounded preceding and current row
         ) as pause_number
     from gaps
@@ -33,9 +34,9 @@ select
     cast(sum(case when event_name = 'purchase' then 1 else 0 end) as bigint) as n_purchases,
     cast(count(distinct item_id) as bigint) as n_items,
     sum(case when event_name = 'purchase' then quantity * coalesce(price, 0.0) else 0.0 end) as revenue,
-    max_by(source, (event_timestamp, event_id)) filter (where source is not null) as source,
-    max_by(medium, (event_timestamp, event_id)) filter (where medium is not null) as medium,
-    max_by(device_category, (event_timestamp, event_id)) filter (where device_category is not null) as device_category
+    max_by(source, position) filter (where source is not null) as source,
+    max_by(medium, position) filter (where medium is not null) as medium,
+    max_by(device_category, position) filter (where device_category is not null) as device_category
 from numbered
 group by
     person_id,

@@ -1,8 +1,9 @@
 """Every file in features/sql binds, parses in both dialects, equals its oracle, and gives the same on both engines."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,8 +11,11 @@ import sqlglot
 from oracles import ORACLES, assert_same_rows, expected, parameters
 
 from features import contract
-from features.seeded.tables import write
+from features.customers import customer_features
+from features.demand import panel
 from features.engine import QUERIES, SQL_FOLDER, Engine, empty
+from features.seeded.tables import write
+from features.windows import time_window
 
 CUTOFFS = [datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 4, 10, 13, 30, tzinfo=UTC)]
 JULY_2017 = datetime(2017, 7, 1, tzinfo=UTC)
@@ -30,16 +34,43 @@ def demand() -> pa.Table:
 
 
 @pytest.fixture(scope="session")
-def seeded_shop(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pa.Table]:
+def tiny(events: pa.Table, items: pa.Table) -> dict[str, pa.Table]:
+    return {"events": events, "items": items}
+
+
+@pytest.fixture(scope="session")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pa.Table]:
     folder = tmp_path_factory.mktemp("seeded")
     write(folder, n_events=2_000, seed=1)
-    return {table.name: whole(table, folder) for table in (contract.EVENTS, contract.ITEMS)}
+    return {
+        "events": whole(contract.EVENTS, folder / "events"),
+        "items": whole(contract.ITEMS, folder / "items.parquet"),
+        "offers": whole(contract.OFFERS, folder / "offers.parquet"),
+    }
 
 
-def whole(table: contract.Table, folder: Path) -> pa.Table:
-    """A folder's table with the columns that the seeded shop does without."""
-    found = pq.read_table(folder / table.name)
-    return pa.concat_tables([empty(table), found], promote_options="permissive").select(empty(table).column_names)
+@pytest.fixture(scope="session", params=["tiny", "seeded", "complete_journey"])
+def shop_name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def cutoff(shop_name: str) -> datetime:
+    return {"tiny": CUTOFFS[1], "seeded": datetime(2023, 2, 5, tzinfo=UTC), "complete_journey": JULY_2017}[shop_name]
+
+
+@pytest.fixture(scope="session")
+def both_engines(
+    request: pytest.FixtureRequest, shop_name: str, duckdb_shop: Engine, spark_shop: Engine
+) -> tuple[Engine, Engine]:
+    tables = request.getfixturevalue(shop_name)
+    return duckdb_shop.bind(**tables), spark_shop.bind(**tables)
+
+
+def whole(table: contract.Table, path: Path) -> pa.Table:
+    """The rows below a path, with the columns that the seeded shop does without."""
+    found = pa.concat_tables([empty(table), pq.read_table(path)], promote_options="permissive")
+    return found.select(empty(table).column_names)
 
 
 def test_every_query_has_an_oracle() -> None:
@@ -84,28 +115,24 @@ def assert_equals_oracle(engine: Engine, tables: dict[str, pa.Table], name: str,
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_both_engines_agree_on_the_tiny_shop(
-    duckdb_shop: Engine, spark_shop: Engine, events: pa.Table, items: pa.Table, name: str
-) -> None:
-    assert_engines_agree(duckdb_shop, spark_shop, {"events": events, "items": items}, name, CUTOFFS[1])
-
-
-@pytest.mark.parametrize("name", QUERIES)
-def test_both_engines_agree_on_the_seeded_shop(
-    duckdb_shop: Engine, spark_shop: Engine, seeded_shop: dict[str, pa.Table], name: str
-) -> None:
-    as_of = datetime(2023, 3, 1, tzinfo=UTC)
-    assert_engines_agree(duckdb_shop, spark_shop, seeded_shop, name, as_of)
-
-
-@pytest.mark.parametrize("name", QUERIES)
-def test_both_engines_agree_on_a_month_of_complete_journey(
-    duckdb_shop: Engine, spark_shop: Engine, complete_journey: dict[str, pa.Table], name: str
-) -> None:
-    assert_engines_agree(duckdb_shop, spark_shop, complete_journey, name, JULY_2017)
-
-
-def assert_engines_agree(left: Engine, right: Engine, tables: dict, name: str, as_of: datetime) -> None:
-    found = left.bind(**tables).query(name, **parameters(as_of))
+def test_both_engines_agree(both_engines: tuple[Engine, Engine], cutoff: datetime, name: str) -> None:
+    found, other = (engine.query(name, **parameters(cutoff)) for engine in both_engines)
     assert found.num_rows > 0
-    assert_same_rows(found, right.bind(**tables).query(name, **parameters(as_of)))
+    assert_same_rows(found, other)
+
+
+def test_both_engines_give_the_same_customers(both_engines: tuple[Engine, Engine], cutoff: datetime) -> None:
+    found, other = (customer_features(engine, cutoff) for engine in both_engines)
+    assert_same_rows(found, other)
+    assert found["person_id"].equals(other["person_id"])
+
+
+def test_both_engines_give_the_same_panel(both_engines: tuple[Engine, Engine], cutoff: datetime) -> None:
+    windows = [time_window(engine, cutoff, cutoff + timedelta(days=28)) for engine in both_engines]
+    found, other = (panel(window.past, cutoff, "week", 4, window.known_future, 2) for window in windows)
+    assert (found.item_ids, found.location_ids) == (other.item_ids, other.location_ids)
+    np.testing.assert_allclose(found.quantity, other.quantity, rtol=1e-9)
+    np.testing.assert_allclose(found.revenue, other.revenue, rtol=1e-9, atol=1e-9)
+    assert found.offers.keys() == other.offers.keys()
+    for name, values in found.offers.items():
+        np.testing.assert_allclose(values, other.offers[name], rtol=1e-9)

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from training import classification
 from training.classification import METRICS
 
-SAMPLES = st.lists(st.tuples(st.sampled_from([0.05, 0.2, 0.5, 0.8, 0.95]), st.booleans()), min_size=2, max_size=40).filter(
-    lambda rows: len({outcome for _, outcome in rows}) == 2
-)
+SAMPLES = st.lists(
+    st.tuples(st.sampled_from([0.05, 0.2, 0.5, 0.8, 0.95]), st.booleans()), min_size=2, max_size=40
+).filter(lambda rows: len({outcome for _, outcome in rows}) == 2)
 
 
 def measured(metric, probability, outcome):

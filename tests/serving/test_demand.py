@@ -1,0 +1,115 @@
+"""The forecaster pages through stored forecasts, and computes them again from a panel with ordered quantiles."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from features.demand import Panel, level
+from features.errors import UserError
+from serving.artifact import Artifact, ArtifactError, Draft
+from serving.demand import Forecaster, forecast
+
+DATES = ["2023-06-05", "2023-06-12", "2023-06-19"]
+SERIES = {"item_ids": ["a", "a", "b", "c"], "location_ids": ["north", "south", "north", ""]}
+VALUES = np.arange(4 * 3 * 3, dtype=np.float32).reshape(4, 3, 3)
+EVERYTHING = {"item_ids": [], "location_id": None, "horizon": None, "offset": 0, "limit": 1000}
+
+
+@pytest.fixture
+def draft(tmp_path: Path) -> Draft:
+    draft = Draft(tmp_path / "artifact")
+    draft.array("forecast", VALUES)
+    draft.json("series", SERIES)
+    draft.json("features", ["something", "else"])
+    about = {"cutoff": DATES[0], "dates": DATES, "quantiles": [0.05, 0.5], "point": 0, "panel": {}}
+    draft.json("forecast", about)
+    return draft
+
+
+@pytest.fixture
+def forecaster(draft: Draft) -> Forecaster:
+    return Forecaster.load(Artifact(draft.folder))
+
+
+def test_a_row_is_one_series_in_one_period(forecaster: Forecaster):
+    answer = forecaster.answer({**EVERYTHING, "offset": 4, "limit": 1})
+    row = {"item_id": "a", "location_id": "south", "date": "2023-06-12", "mean": 12.0, "q0.05": 13.0, "q0.5": 14.0}
+    assert answer == {"cutoff": "2023-06-05", "total": 12, "unknown_item_ids": [], "forecasts": [row]}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(limit=st.integers(1, 13), horizon=st.none() | st.integers(1, 3), location=st.sampled_from([None, "north", "x"]))
+def test_pages_together_are_the_whole(forecaster: Forecaster, limit: int, horizon: int | None, location: str | None):
+    asked = {**EVERYTHING, "horizon": horizon, "location_id": location}
+    whole = forecaster.answer(asked)
+    offsets = range(0, whole["total"], limit)
+    pages = [forecaster.answer({**asked, "offset": offset, "limit": limit})["forecasts"] for offset in offsets]
+    assert [row for page in pages for row in page] == whole["forecasts"]
+    assert len(whole["forecasts"]) == whole["total"]
+    assert {row["location_id"] for row in whole["forecasts"]} <= ({location} if location else {"north", "south", None})
+
+
+def test_items_come_in_the_order_asked_for_and_strangers_are_named(forecaster: Forecaster):
+    answer = forecaster.answer({**EVERYTHING, "item_ids": ["c", "new", "a", "c"], "horizon": 1})
+    assert [row["item_id"] for row in answer["forecasts"]] == ["c", "a", "a"]
+    assert [row["location_id"] for row in answer["forecasts"]] == [None, "north", "south"]
+    assert answer["unknown_item_ids"] == ["new"]
+    assert answer["total"] == 3
+
+
+def test_only_strangers_give_an_empty_page(forecaster: Forecaster):
+    answer = forecaster.answer({**EVERYTHING, "item_ids": ["new"]})
+    assert (answer["total"], answer["forecasts"]) == (0, [])
+
+
+def test_a_horizon_beyond_the_models_is_refused(forecaster: Forecaster):
+    with pytest.raises(UserError, match="horizon 4 is longer than the 3 periods of this model: ask for fewer"):
+        forecaster.answer({**EVERYTHING, "horizon": 4})
+
+
+def test_the_table_is_the_whole_answer(forecaster: Forecaster):
+    table = pa.table(forecaster.table())
+    rows = [{**row, "date": row["date"].isoformat()} for row in table.to_pylist()]
+    assert rows == forecaster.answer(EVERYTHING)["forecasts"]
+    assert table.schema.field("date").type == pa.date32()
+
+
+class Constant:
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        return np.full(len(rows), self.value)
+
+
+@pytest.fixture
+def known() -> Panel:
+    """Two series of eight weeks, the second of which sells too rarely to be forecast."""
+    quantity = np.array([[2, 4] * 4, [0, 0, 0, 1, 0, 0, 1, 0]], np.float32)
+    return Panel(
+        item_ids=("often", "rarely"),
+        location_ids=("", ""),
+        dates=np.datetime64("2023-04-10") + 7 * np.arange(11),
+        quantity=quantity,
+        revenue=quantity,
+        category=np.zeros(2, np.int64),
+        offers={name: np.full((2, 11), np.nan, np.float32) for name in ("price", "base_price", "display", "mailer")},
+        frequency="week",
+        min_periods=4,
+    )
+
+
+def test_forecasts_are_levels_times_ratios_ordered_and_never_negative(known: Panel):
+    values = forecast(known, 8, Constant(1.5), [Constant(-1.0), Constant(2.0), Constant(1.0)])
+    assert level(known, 8)[0] == 3.0
+    assert values.dtype == np.float32
+    assert values.tolist() == [[[4.5, 0.0, 3.0, 6.0]] * 3]
+
+
+def test_trees_of_other_features_are_refused(forecaster: Forecaster, known: Panel):
+    with pytest.raises(ArtifactError, match="was trained with other features: train the model again"):
+        forecaster.forecast(known)

@@ -1,0 +1,220 @@
+"""The forecast beats its baselines where there is something to learn, and knows nothing from the cut-off on."""
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from features import contract
+from features.engine import Engine, duckdb_engine, empty
+from features.errors import UserError
+from features.windows import Window, time_window
+from serving.artifact import Artifact, Draft, replay
+from serving.demand import Forecaster
+from training.config import BoosterConfig, load_config
+from training.demand import DemandConfig, DemandModel, evaluate, fit
+from training.evaluation import Row
+
+MONDAY = date(2022, 1, 3)
+N_WEEKS, N_ITEMS, HORIZON = 60, 60, 3
+AS_OF = datetime(2023, 2, 6, tzinfo=UTC)
+END = AS_OF + timedelta(weeks=HORIZON)
+CONFIG = DemandConfig(
+    horizon=HORIZON,
+    min_periods=20,
+    n_origins=8,
+    trees=BoosterConfig(n_trees=40, learning_rate=0.2, min_data_in_leaf=20),
+)
+
+
+def filled(table: contract.Table, rows: list[dict]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=empty(table).schema)
+
+
+def weeks() -> list[date]:
+    return [MONDAY + timedelta(weeks=week) for week in range(N_WEEKS)]
+
+
+@pytest.fixture(scope="module")
+def sold() -> np.ndarray:
+    """Units, shape (N_ITEMS, N_WEEKS): Poisson around a rate of the item's own, three times as many when advertised."""
+    rng = np.random.default_rng(5)
+    rates = rng.uniform(1, 8, N_ITEMS)[:, None]
+    return rng.poisson(rates * np.where(advertised(), 3.0, 1.0)).astype(float)
+
+
+def advertised() -> np.ndarray:
+    return np.random.default_rng(6).random((N_ITEMS, N_WEEKS)) < 0.2
+
+
+@pytest.fixture(scope="module")
+def shop(sold: np.ndarray) -> Engine:
+    cells = [(item, week) for item in range(N_ITEMS) for week in range(N_WEEKS)]
+    demand = [
+        {"item_id": f"i{i:02}", "date": weeks()[w], "quantity": sold[i, w], "revenue": sold[i, w]} for i, w in cells
+    ]
+    offers = [{"item_id": f"i{i:02}", "date": weeks()[w], "mailer": float(advertised()[i, w])} for i, w in cells]
+    return duckdb_engine(memory_limit="1GB", threads=1).bind(
+        demand=filled(contract.DEMAND, demand), offers=filled(contract.OFFERS, offers)
+    )
+
+
+@pytest.fixture(scope="module")
+def window(shop: Engine) -> Window:
+    return time_window(shop, AS_OF, END)
+
+
+@pytest.fixture(scope="module")
+def model(window: Window) -> DemandModel:
+    return fitted(window)
+
+
+@pytest.fixture(scope="module")
+def artifact(model: DemandModel, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return exported(model, tmp_path_factory.mktemp("model") / "artifact")
+
+
+@pytest.fixture(scope="module")
+def rows(artifact: Artifact, window: Window) -> list[Row]:
+    return evaluate(Forecaster.load(artifact), window, "week", "time")
+
+
+def fitted(window: Window, config: DemandConfig = CONFIG) -> DemandModel:
+    return fit(window.past, window.known_future, window.as_of, "week", config)
+
+
+def exported(model: DemandModel, folder: Path) -> Artifact:
+    draft = Draft(folder)
+    model.export(draft)
+    draft.golden(Forecaster.load, model.golden_requests())
+    return draft.seal({"task": "demand"})
+
+
+def value(rows: list[Row], model: str, metric: str) -> float:
+    (found,) = [row.value for row in rows if (row.model, row.metric) == (model, metric)]
+    return found
+
+
+@pytest.mark.parametrize("metric", ["wape", "pinball"])
+@pytest.mark.parametrize("baseline", ["seasonal_naive", "mean_4"])
+def test_it_learns_what_the_baselines_cannot_know(rows: list[Row], baseline: str, metric: str):
+    assert value(rows, "trees", metric) < 0.8 * value(rows, baseline, metric)
+
+
+def test_its_bias_is_small_and_its_quantiles_cover(rows: list[Row]):
+    assert abs(value(rows, "trees", "bias")) < 0.1
+    assert 0.8 < value(rows, "trees", "coverage_90") <= 1
+
+
+def test_without_offers_it_still_forecasts(shop: Engine):
+    bare = time_window(shop.bind(offers=empty(contract.OFFERS)), AS_OF, END)
+    assert np.isfinite(fitted(bare).metrics["validation_wape"])
+
+
+def test_quantiles_ascend_and_nothing_is_negative_or_missing(artifact: Artifact):
+    values = artifact.array("forecast")
+    assert values.shape == (N_ITEMS, HORIZON, 8)
+    assert values.dtype == np.float32
+    assert np.isfinite(values).all()
+    assert (values >= 0).all()
+    assert (np.diff(values[:, :, 1:], axis=-1) >= 0).all()
+
+
+def test_the_same_data_and_seed_give_the_same_trees(model: DemandModel, window: Window):
+    assert fitted(window).texts == model.texts
+
+
+def test_what_happens_from_the_cut_off_on_changes_nothing(model: DemandModel, shop: Engine):
+    known = shop.narrow(
+        demand="select * from demand where date < cast($as_of as date)",
+        offers="select * from offers where date < cast($end as date)",
+        as_of=AS_OF,
+        end=END,
+    )
+    assert fitted(time_window(known, AS_OF, END)).texts == model.texts
+
+
+def test_the_stored_trees_give_the_stored_forecast_again(artifact: Artifact, window: Window):
+    forecaster = Forecaster.load(artifact)
+    known = forecaster.panel(window.past, window.as_of, window.known_future)
+    np.testing.assert_array_equal(forecaster.forecast(known), artifact.array("forecast"))
+    replay(artifact, forecaster)
+
+
+def test_the_answer_says_what_was_exported(artifact: Artifact):
+    answer = Forecaster.load(artifact).answer(
+        {"item_ids": ["i07"], "location_id": None, "horizon": 2, "offset": 0, "limit": 10}
+    )
+    assert answer["cutoff"] == "2023-02-06"
+    assert [row["date"] for row in answer["forecasts"]] == ["2023-02-06", "2023-02-13"]
+    assert answer["forecasts"][1]["q0.95"] == artifact.array("forecast")[7, 1, -1]
+
+
+def test_baselines_are_what_they_are_named(rows: list[Row], sold: np.ndarray):
+    origin = (AS_OF.date() - MONDAY).days // 7
+    actual = sold[:, origin : origin + HORIZON]
+    expected = {
+        "seasonal_naive": sold[:, origin - 52 : origin - 52 + HORIZON],
+        "mean_4": sold[:, origin - 4 : origin].mean(1)[:, None],
+    }
+    for name, units in expected.items():
+        assert value(rows, name, "wape") == pytest.approx(np.abs(units - actual).sum() / actual.sum(), rel=1e-5)
+        assert value(rows, name, "bias") == pytest.approx((units - actual).sum() / actual.sum(), abs=1e-5)
+
+
+def test_losses_are_those_of_the_stored_forecast(artifact: Artifact, rows: list[Row], sold: np.ndarray):
+    origin = (AS_OF.date() - MONDAY).days // 7
+    actual = sold[:, origin : origin + HORIZON]
+    values = artifact.array("forecast")
+    losses = {
+        quantile: sum(
+            (quantile if unit > q else quantile - 1) * (unit - q)
+            for unit, q in zip(actual.flat, values[..., column].flat, strict=True)
+        )
+        / actual.sum()
+        for column, quantile in enumerate(CONFIG.quantiles, 1)
+    }
+    for quantile, loss in losses.items():
+        assert value(rows, "trees", f"pinball_{quantile:g}") == pytest.approx(loss, rel=1e-4)
+    assert value(rows, "trees", "pinball") == pytest.approx(np.mean(list(losses.values())), rel=1e-4)
+
+
+def test_only_whole_periods_of_the_window_count(artifact: Artifact, shop: Engine, sold: np.ndarray):
+    wednesday = time_window(shop, AS_OF + timedelta(days=2), END + timedelta(days=2))
+    rows = evaluate(Forecaster.load(artifact), wednesday, "week", "time")
+    origin = (AS_OF.date() - MONDAY).days // 7
+    second_and_third = sold[:, origin + 1 : origin + HORIZON]
+    units = sold[:, origin - 4 : origin].mean(1)[:, None]
+    expected = np.abs(units - second_and_third).sum() / second_and_third.sum()
+    assert value(rows, "mean_4", "wape") == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_window_without_a_whole_period_is_refused(artifact: Artifact, shop: Engine):
+    short = time_window(shop, AS_OF + timedelta(days=2), AS_OF + timedelta(days=9))
+    with pytest.raises(UserError, match="holds no whole week"):
+        evaluate(Forecaster.load(artifact), short, "week", "time")
+
+
+def test_a_model_is_not_judged_on_what_it_knows(artifact: Artifact, shop: Engine):
+    earlier = time_window(shop, AS_OF - timedelta(weeks=3), AS_OF)
+    with pytest.raises(UserError, match="knows everything before 2023-02-06 and the window starts at 2023-01-16"):
+        evaluate(Forecaster.load(artifact), earlier, "week", "time")
+
+
+def test_a_short_history_is_the_users_mistake(window: Window):
+    config = CONFIG.model_copy(update={"horizon": 20})
+    with pytest.raises(UserError, match="the history has 57 whole weeks and a horizon of 20 needs 80"):
+        fitted(window, config)
+
+
+@pytest.mark.parametrize("quantiles", [(0.5, 0.1), (0.1, 0.9), (0.5, 0.5), (0.5, 1.5), ()])
+def test_quantiles_that_make_no_distribution_are_refused(quantiles: tuple[float, ...]):
+    with pytest.raises(ValidationError):
+        DemandConfig(quantiles=quantiles)
+
+
+def test_the_recommended_configuration_loads():
+    assert load_config(DemandConfig, "demand").horizon == 4
