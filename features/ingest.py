@@ -6,9 +6,8 @@ set apart; what is new becomes one batch. Nothing is visible before it is whole,
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import orjson
@@ -383,6 +382,5 @@ def _range(connection: duckdb.DuckDBPyConnection, lake: Lake, table: contract.Ta
 def _store(lake: Lake, reports: list[TableReport]) -> None:
     lake.reports.mkdir(parents=True, exist_ok=True)
     number = len(list(lake.reports.glob("ingest_*.json"))) + 1
-    content: list[dict[str, Any]] = [asdict(report) for report in reports]
     path: Path = lake.reports / f"ingest_{number:04d}.json"
-    path.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+    path.write_bytes(orjson.dumps(reports, option=orjson.OPT_INDENT_2))

@@ -93,7 +93,7 @@ def _without_password(url: str) -> str:
     import sqlalchemy
 
     try:
-        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
+        return str(sqlalchemy.make_url(url).render_as_string(hide_password=True))
     except sqlalchemy.exc.ArgumentError:
         return "the database"
 

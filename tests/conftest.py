@@ -159,7 +159,7 @@ def event(rng: np.random.Generator, at: datetime) -> dict:
         "transaction_id": f"t{at:%j}-{rng.integers(3)}" if name in ("purchase", "refund") else None,
         "quantity": float(rng.integers(1, 4)) if rng.random() < 0.8 else None,
         "price": float(rng.integers(1, 5000)) / 100 if rng.random() < 0.9 else None,
-        "medium": ("cpc", None)[rng.integers(2)],
+        "medium": ("cpc", "email", None)[rng.integers(3)],
     }
 
 

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -55,7 +54,7 @@ def ingest(shop: ShopOption, json: JsonOption = False) -> None:
     with speaker.progress("ingest", len(found.tables)) as steps:
         reports = ingest_shop(found, steps)
     show_reports(speaker, reports)
-    speaker.result({"tables": [asdict(report) for report in reports]})
+    speaker.result({"tables": reports})
 
 
 @app.command()
@@ -97,7 +96,7 @@ def train(
         trained = pipeline.train(found, of, chosen, on, _instant(until), windows, steps)
     show_rows(speaker, f"{found.name}.{task} version {trained.version}, held-out windows", trained.rows)
     speaker.say(f"registered as {found.name}.{task} version {trained.version}")
-    speaker.result({"version": trained.version, "rows": [row._asdict() for row in trained.rows]})
+    speaker.result({"version": trained.version, "rows": trained.rows})
 
 
 @app.command()
@@ -120,7 +119,7 @@ def evaluate(
     of_split = pipeline.windows(engine, found, of, chosen, end, _split(split), windows)
     rows = pipeline.evaluate(found, of, chosen, on, of_split, _split(split))
     show_rows(speaker, f"{found.name}.{task}, {split} split", rows)
-    speaker.result({"rows": [row._asdict() for row in rows]})
+    speaker.result({"rows": rows})
 
 
 @app.command()
@@ -135,7 +134,7 @@ def promote(
     speaker, found, of = Speaker(json), load_shop(shop), family(task)
     decision = promotion.promote(found, of, choose(_device(device)), version or None)
     show_decision(speaker, decision)
-    speaker.result(asdict(decision))
+    speaker.result(decision)
     if not decision.promoted and decision.champion != decision.candidate:
         raise typer.Exit(3)
 

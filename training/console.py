@@ -1,9 +1,10 @@
 """How commands speak: tables and progress for people, one JSON object as the last line for machines."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import orjson
 from rich.console import Console
@@ -15,6 +16,9 @@ from training.evaluation import Row
 
 Announce = Callable[[str], None]
 
+WIDTH = 140
+"""Columns of tables that go to a file or a pipe."""
+
 
 @dataclass
 class Speaker:
@@ -24,35 +28,34 @@ class Speaker:
     console: Console = field(init=False)
 
     def __post_init__(self) -> None:
-        self.console = Console(stderr=self.json, highlight=False, soft_wrap=not sys.stdout.isatty())
+        output = sys.stderr if self.json else sys.stdout
+        self.console = Console(file=output, highlight=False, width=None if output.isatty() else WIDTH)
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
-    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        table = Table(
-            *(_heading(name) for name in columns), title=title, title_justify="left", box=None, pad_edge=False
-        )
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """A titled table; columns that hold numbers are aligned to the right."""
+        headings = [Column(name, justify=_side(row[place] for row in rows)) for place, name in enumerate(columns)]
+        table = Table(*headings, title=f"\n{title}", title_justify="left", box=None, pad_edge=False)
         for row in rows:
-            table.add_row(*(_cell(value) for value in row))
+            table.add_row(*map(_cell, row))
         self.console.print(table)
 
     def result(self, content: object) -> None:
         """The answer for machines, when it was asked for."""
         if self.json:
-            sys.stdout.write(
-                orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS).decode() + "\n"
-            )
+            sys.stdout.write(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY).decode() + "\n")
 
     @contextmanager
     def progress(self, title: str, n_steps: int) -> Iterator[Announce]:
-        """A bar on a terminal, one line per step elsewhere."""
+        """Gives what announces each step before it starts: a bar on a terminal, one line per step elsewhere."""
         if not self.console.is_terminal:
             yield lambda step: self.say(f"{title}: {step}")
             return
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self.console, transient=True) as bar:
-            task = bar.add_task(title, total=n_steps + 1)
+            task = bar.add_task(title, total=n_steps)
 
             def show(step: str) -> None:
                 bar.update(task, advance=1, description=f"{title}: {step}")
@@ -60,13 +63,13 @@ class Speaker:
             yield show
 
 
-def _heading(name: str) -> Column:
-    return Column(name, overflow="fold")
+def _side(values: Iterator[object]) -> Literal["left", "right"]:
+    return "right" if any(isinstance(value, int | float) for value in values) else "left"
 
 
 def _cell(value: object) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "-"}[value]
+    if value is None:
+        return "-"
     if isinstance(value, float):
         return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
@@ -78,22 +81,14 @@ def show_reports(speaker: Speaker, reports: list[TableReport]) -> None:
         "Ingested",
         ("table", "read", "accepted", "duplicate", "quarantined", "from", "to"),
         [
-            (
-                r.table,
-                r.read,
-                r.accepted,
-                r.duplicate,
-                sum(r.quarantined.values()),
-                r.first[:10] or "-",
-                r.last[:10] or "-",
-            )
+            (r.table, r.read, r.accepted, r.duplicate, sum(r.quarantined.values()), r.first[:10], r.last[:10])
             for r in reports
         ],
     )
     for report in reports:
         for name, counts in report.values.items():
             listed = ", ".join(f"{value} {count:,}" for value, count in counts.items())
-            speaker.say(f"{report.table}.{name}: {listed}") if listed else None
+            speaker.say(f"{report.table}.{name}: {listed or 'not given'}")
         for reason, count in report.quarantined.items():
             speaker.say(f"{report.table}: {count:,} rows quarantined: {reason}")
 

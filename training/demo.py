@@ -41,7 +41,9 @@ def run(speaker: Speaker, shop_name: str = "completejourney") -> None:
     with _service(shop) as base:
         speaker.say(f"The service answers at {base}")
         for method, path, body in _questions(shop):
-            _ask(speaker, base, method, path, body)
+            answer = _ask(speaker, base, method, path, body)
+            if "items" in answer:
+                _name_items(speaker, shop, [item["item_id"] for item in answer["items"]])
     speaker.say("The service has stopped.")
     seconds, memory_gb = time.monotonic() - started, _peak_memory_gb()
     speaker.say(f"Done in {seconds:.0f} s with at most {memory_gb:.1f} GB. Everything lies in {home()}.")
@@ -118,7 +120,13 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: str) -> N
     raise RuntimeError(f"the service did not become ready within {START_S} s; its log is {log}")
 
 
-def _ask(speaker: Speaker, base: str, method: str, path: str, body: Json | None) -> None:
+def _name_items(speaker: Speaker, shop: Shop, item_ids: list[str]) -> None:
+    table = Lake(shop).engine().select("select item_id, item_name, item_category from items").to_pylist()
+    named = {row["item_id"]: f"{row['item_name']} ({row['item_category']})" for row in table}
+    speaker.say("In words: " + "; ".join(named[item_id] for item_id in item_ids))
+
+
+def _ask(speaker: Speaker, base: str, method: str, path: str, body: Json | None) -> Json:
     request = urllib.request.Request(  # noqa: S310
         base + path,
         data=orjson.dumps(body) if body else None,
@@ -126,10 +134,11 @@ def _ask(speaker: Speaker, base: str, method: str, path: str, body: Json | None)
         method=method,
     )
     with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
-        answer = orjson.loads(response.read())
+        answer: Json = orjson.loads(response.read())
     speaker.say(
         f"\n{method} {path}" + (f"\n{_pretty(body)}" if body else "") + f"\n=> {response.status}\n{_pretty(answer)}"
     )
+    return answer
 
 
 def _pretty(content: object) -> str:

@@ -1,7 +1,8 @@
 """What every family's evaluation gives: rows of one metric each, with a bootstrap interval."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 N_RESAMPLES = 1000
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Row:
     """One metric of one model on one split: the mean over ``n`` units and its 95 % interval."""
 
     model: str

@@ -6,7 +6,7 @@ artifacts are whole only with their manifest, versions exist only once registere
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -101,7 +101,7 @@ def evaluate(shop: Shop, family: Family, config: Config, device: Device, of: lis
             family.fit(window, shop, config, device).export(draft)
             scorer = family.load(Artifact(draft.folder))
             judged = family.evaluate(scorer, window, shop, config, split)
-        rows += judged if len(of) == 1 else [row._replace(segment=f"{window.name} {row.segment}") for row in judged]
+        rows += judged if len(of) == 1 else [replace(row, segment=f"{window.name} {row.segment}") for row in judged]
     return rows
 
 
@@ -117,7 +117,7 @@ def export(
     draft = Draft(lake.folder / "artifacts" / family.task)
     model.export(draft)
     draft.golden(family.load, model.golden_requests())
-    draft.json("evaluation", {"n_windows": n_windows, "rows": [row._asdict() for row in rows]})
+    draft.json("evaluation", {"n_windows": n_windows, "rows": rows})
     return draft.seal(_description(lake, family, config, model, until, rows))
 
 

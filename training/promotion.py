@@ -1,6 +1,6 @@
 """Which version serves: a candidate must not be worse than the champion on the same windows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -109,7 +109,7 @@ def _judged_on(artifact: Artifact) -> tuple[Any, ...]:
 
 
 def _named(name: str, rows: list[Row]) -> list[Row]:
-    return [row._replace(model=name) for row in rows]
+    return [replace(row, model=name) for row in rows]
 
 
 def _judged(of: Family, rows: list[Row]) -> tuple[bool, str]:

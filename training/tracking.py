@@ -28,6 +28,7 @@ def store() -> str:
 
 def _client() -> Any:  # noqa: ANN401
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     # A new SQLite store makes a folder for its default experiment, in the working directory unless told otherwise.
     os.environ.setdefault("_MLFLOW_SERVER_ARTIFACT_ROOT", str(home() / "mlflow"))
     import mlflow

@@ -40,6 +40,20 @@ def moved(events: pa.Table, column: str, at: datetime) -> pa.Table:
 def test_what_was_not_yet_known_changes_nothing(
     duckdb_shop: Engine, events: pa.Table, items: pa.Table, name: str, as_of: datetime
 ) -> None:
+    assert_only_the_known_counts(duckdb_shop, events, items, name, as_of)
+
+
+@each_query
+def test_an_event_at_the_cutoff_is_not_yet_known(
+    duckdb_shop: Engine, events: pa.Table, items: pa.Table, name: str
+) -> None:
+    late = events["event_timestamp"].sort()[-20].as_py().replace(tzinfo=UTC)
+    assert_only_the_known_counts(duckdb_shop, events, items, name, late)
+
+
+def assert_only_the_known_counts(
+    duckdb_shop: Engine, events: pa.Table, items: pa.Table, name: str, as_of: datetime
+) -> None:
     whole = duckdb_shop.bind(events=events, items=items)
     known = duckdb_shop.bind(events=events.filter(known_at(events, as_of)), items=items)
     assert known.select("select count(*) as n from events").to_pylist() != [{"n": 0}]

@@ -108,6 +108,20 @@ def test_period_demand_prefers_the_demand_table(
     assert_equals_oracle(duckdb_shop, tables, "period_demand", CUTOFFS[0])
 
 
+@pytest.mark.parametrize("ids", [("a", "b"), ("b", "a")])
+def test_of_two_events_at_one_instant_the_greater_id_is_the_later(engine: Engine, ids: tuple[str, str]) -> None:
+    at = {"event_name": "view_item", "event_timestamp": datetime(2024, 2, 1), "user_pseudo_id": "d", "item_id": "i"}
+    rows = [{**at, "event_id": name, "user_id": name, "medium": name, "price": float(ord(name))} for name in ids]
+    guest = {**at, "event_id": "c", "session_id": "s", "item_id": "j"}
+    visit = [{**row, "user_id": "u", "session_id": "s"} for row in rows]
+    devices = engine.bind(events=pa.Table.from_pylist([*rows, guest], schema=empty(contract.EVENTS).schema))
+    visited = engine.bind(events=pa.Table.from_pylist(visit, schema=empty(contract.EVENTS).schema))
+    persons = devices.select("select person_id from known_events where event_id = 'c'", as_of=CUTOFFS[0])
+    assert persons["person_id"].to_pylist() == ["b"]
+    assert visited.query("sessions", as_of=CUTOFFS[0])["medium"].to_pylist() == ["b"]
+    assert visited.query("item_features", as_of=CUTOFFS[0])["last_price"].to_pylist() == [float(ord("b"))]
+
+
 def assert_equals_oracle(engine: Engine, tables: dict[str, pa.Table], name: str, as_of: datetime) -> None:
     found = engine.bind(**tables).query(name, **parameters(as_of))
     assert found.num_rows > 0

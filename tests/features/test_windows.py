@@ -3,6 +3,7 @@
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given as examples
 from hypothesis import settings
@@ -100,6 +101,15 @@ def test_past_and_truth_share_nothing(shop: Engine, as_of: datetime, length: tim
         assert all(at < bound(table, as_of) for at in instants(window.past, table))
     for table in TIMED.keys() - {"offers"}:
         assert all(bound(table, as_of) <= at <= bound(table, as_of + length) for at in instants(window.truth, table))
+
+
+def test_an_event_at_the_cutoff_is_truth_and_one_at_the_end_is_neither(shop: Engine, events: pa.Table) -> None:
+    on_time = events.filter(pc.is_null(events["received_at"])).sort_by("event_timestamp")
+    first, last = on_time.slice(30, 1).to_pylist()[0], on_time.slice(50, 1).to_pylist()[0]
+    as_of, end = (row["event_timestamp"].replace(tzinfo=UTC) for row in (first, last))
+    window = time_window(shop, as_of, end)
+    assert first["event_id"] in ids(window.truth) - ids(window.past)
+    assert last["event_id"] not in ids(window.truth) | ids(window.past)
 
 
 @settings(max_examples=10, deadline=None)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from serving.artifact import MANIFEST, Artifact, ArtifactError, Draft, Json, equal, replay, verified
 
 

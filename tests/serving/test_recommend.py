@@ -1,12 +1,12 @@
 """The recommender on a checkerboard: even users buy even items, odd users odd ones."""
 
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
 from serving.artifact import Artifact, Draft
 from serving.recommend import NOBODY, TIERS, History, Recommender, best, scaled
 

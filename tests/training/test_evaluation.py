@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from training.evaluation import mean_row, ratio_row
 
 
