@@ -146,20 +146,6 @@ def _visited(events: list[Row], as_of: datetime) -> Row:
     }
 
 
-def interactions(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
-    return [
-        {
-            "person_id": person,
-            "item_id": item,
-            "n_views": len(named(events, "view_item")),
-            "n_carts": len(named(events, "add_to_cart")),
-            "n_purchases": len(named(events, "purchase")),
-            "last_timestamp": max(event["event_timestamp"] for event in events),
-        }
-        for (person, item), events in grouped(_learnt_from(shop, as_of), "person_id", "item_id").items()
-    ]
-
-
 def affinities(shop: Shop, as_of: datetime, half_life_days: float, **weights: Any) -> list[Row]:
     weight = dict(zip(LEARNT_FROM, ("view_weight", "cart_weight", "purchase_weight"), strict=True))
     return [
@@ -377,7 +363,6 @@ ORACLES: dict[str, Callable[..., list[Row]]] = {
         customer_features,
         daily_demand,
         daily_kpis,
-        interactions,
         item_features,
         known_events,
         kpis,

@@ -8,11 +8,13 @@ from features.errors import UserError
 from features.home import home
 from features.shops import Shop
 from serving import models
+from serving.artifact import Artifact
 from serving.demand import Forecaster
 from serving.models import ServedModel
 from serving.propensity import PropensityScorer
 from serving.recommend import Recommender
 from training import promotion
+from training.evaluation import Row
 from training.families import Family
 
 
@@ -26,6 +28,13 @@ def champion(shop: Shop, of: Family) -> ServedModel:
     folder = models.champion(home(), shop.name, of.task)
     assert folder is not None, "publishing points the champion"
     return models.load(of.task, folder, of.load)
+
+
+def evaluation(shop: Shop, of: Family) -> list[Row]:
+    """How the champion's configuration did on the windows that it had not seen, beside its baselines."""
+    folder = models.champion(home(), shop.name, of.task)
+    assert folder is not None, "there is a champion"
+    return [Row(**row) for row in Artifact(folder).json("evaluation")["rows"]]
 
 
 def recommendations(recommender: Recommender, n: int) -> pa.Table:

@@ -86,7 +86,7 @@ def _most_frequent(engine: Engine, column: str) -> str:
 @contextmanager
 def _service(shop: Shop) -> Iterator[str]:
     promotion.publish_champions(shop)
-    port = _free_port()
+    port = free_port()
     log = home() / "service.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -103,7 +103,7 @@ def _service(shop: Shop) -> Iterator[str]:
             process.wait(timeout=30)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

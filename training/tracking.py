@@ -27,6 +27,7 @@ def store() -> str:
 
 
 def _client() -> Any:  # noqa: ANN401
+    """MLflow's client; called before anything else of MLflow, which reads its environment when it is imported."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     # A new SQLite store makes a folder for its default experiment, in the working directory unless told otherwise.
@@ -52,9 +53,9 @@ def record(
     device: Device,
 ) -> str:
     """Track one run with its parameters, metrics, data window and artifact; returns the run's id."""
+    client = _client()
     from mlflow.entities import Metric, Param
 
-    client = _client()
     run = client.create_run(_experiment(client, shop, task), tags=_tags(artifact, device))
     now = int(time.time() * 1000)
     measured = {f"{row.model}.{row.metric}": row.value for row in rows} | fitted
@@ -149,9 +150,9 @@ def artifact_of(shop: Shop, task: Task, version: str) -> Artifact:
 
     Raises UserError when there is no such version, naming those there are.
     """
+    client = _client()
     import mlflow
 
-    client = _client()
     known = versions(shop, task)
     if version not in known:
         raise UserError(

@@ -57,7 +57,7 @@ def test_a_query_reads_the_narrowed_relation(engine: Engine, events: pa.Table) -
 
 
 def test_a_select_reads_queries_and_their_own_with(engine: Engine, events: pa.Table) -> None:
-    text = "with mine as (select n_views from interactions) select cast(sum(n_views) as bigint) as n from mine"
+    text = "with mine as (select n_purchases from item_features) select cast(sum(n_purchases) as bigint) as n from mine"
     found = engine.bind(events=events).select(text, as_of=datetime(2024, 4, 1, tzinfo=UTC))
     assert found["n"].to_pylist()[0] > 0
 

@@ -1,0 +1,102 @@
+"""The command line: one sentence and exit 2 for a user's mistake, one JSON object for machines."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from training import cli
+
+FAST = ["--set", "n_factors=4", "--set", "n_iterations=1", "--set", "validation_days=21"]
+
+
+@pytest.fixture
+def run(ingested: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs a command in a home of its own; gives exit status, stdout and stderr."""
+    shutil.copytree(ingested, tmp_path / "home")
+    monkeypatch.setenv("SHOPKEEPER_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["shopkeeper", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        written = capsys.readouterr()
+        return int(ended.value.code or 0), written.out, written.err
+
+    return command
+
+
+def test_from_training_to_batch_answers(run, tmp_path: Path) -> None:
+    status, out, _ = run("train", "recommend", "--shop", "seeded", "--json", *FAST)
+    assert status == 0
+    trained = json.loads(out.splitlines()[-1])
+    assert trained["version"] == "1"
+    assert {"model", "split", "segment", "masked", "metric", "value", "low", "high", "n"} == set(trained["rows"][0])
+    assert run("promote", "recommend", "--shop", "seeded")[0] == 0
+    for name, read in (("r.parquet", pq.read_table), ("r.csv", pyarrow.csv.read_csv)):
+        status, out, _ = run("recommend", "--shop", "seeded", "--n", "3", "--out", str(tmp_path / name), "--json")
+        table = read(tmp_path / name)
+        assert (status, json.loads(out.splitlines()[-1])["rows"]) == (0, table.num_rows)
+        assert table.column_names == ["user_id", "rank", "item_id", "score", "reason", "model_version"]
+
+
+def test_a_worse_version_is_refused_with_exit_3(run) -> None:
+    run("train", "recommend", "--shop", "seeded", *FAST)
+    run("promote", "recommend", "--shop", "seeded")
+    run("train", "recommend", "--shop", "seeded", *FAST, "--set", "half_life_days=0.1")
+    status, out, _ = run("promote", "recommend", "--shop", "seeded")
+    assert status == 3
+    assert "candidate 2" in out
+    assert "champion 1" in out
+    assert "worse than the champion's" in out
+
+
+def test_a_versions_configuration_is_evaluated_on_any_split(run) -> None:
+    run("train", "recommend", "--shop", "seeded", *FAST)
+    status, out, _ = run(
+        "evaluate", "recommend", "--shop", "seeded", "--version", "1", "--split", "leave_one_out", "--json"
+    )
+    assert status == 0
+    assert {row["split"] for row in json.loads(out.splitlines()[-1])["rows"]} == {"leave_one_out"}
+
+
+def test_kpis_agree_with_the_generator(run, tmp_path: Path) -> None:
+    status, out, _ = run("kpis", "--shop", "seeded", "--out", str(tmp_path / "days.csv"), "--json")
+    values = json.loads(out.splitlines()[-1])
+    sessions = pq.read_table(tmp_path / "home" / "seeded" / "source" / "truth" / "sessions.parquet")
+    assert status == 0
+    assert values["orders"] == sum(sessions["purchased"].to_pylist())
+    assert pyarrow.csv.read_csv(tmp_path / "days.csv")["orders"].to_numpy().sum() == values["orders"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["kpis", "--shop", "nowhere"], "no shop nowhere: give the path of a TOML file or one of completejourney"),
+        (["train", "weather", "--shop", "seeded"], "no task weather: tasks are recommend, propensity, demand"),
+        (["train", "recommend", "--shop", "seeded", "--device", "tpu"], "--device tpu: it is one of auto, cpu, cuda"),
+        (["train", "recommend", "--shop", "seeded", "--until", "soon"], "--until soon: write the day as in 2026-01-31"),
+        (["train", "recommend", "--shop", "seeded", "--set", "a=1"], "a: Extra inputs are not permitted"),
+        (["evaluate", "demand", "--shop", "seeded", "--split", "given"], "--split given is for recommend"),
+        (["evaluate", "recommend", "--shop", "seeded", "--split", "given"], "needs a column `split`"),
+        (["forecast", "--shop", "seeded", "--out", "x.csv"], "seeded.demand has no champion"),
+        (["rollback", "recommend", "--shop", "seeded"], "no earlier champion"),
+        (["kpis", "--shop", "seeded", "--out", "x.xls"], "--out x.xls: end it with .parquet or .csv"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(run, arguments: list[str], told: str) -> None:
+    status, _, err = run(*arguments)
+    assert status == 2
+    assert told in err
+    assert err.count("\n") == 1
+
+
+def test_a_shop_without_data_is_told_what_to_do(run, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "home" / "seeded" / "lake")
+    status, _, err = run("train", "recommend", "--shop", "seeded")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "shop seeded has no data yet: run `shopkeeper ingest --shop seeded`" in err
