@@ -57,7 +57,7 @@ class Engine:
     """Relations by name, and the queries over them.
 
     >>> engine = Engine(DuckDB()).bind(items=pa.table({"item_id": ["a", "b"]}))
-    >>> engine.narrow(items="select * from items where item_id > $least", least="a").select("from items").to_pydict()
+    >>> engine.narrow({"items": "select * from items where item_id > $low"}, low="a").select("from items").to_pydict()
     {'item_id': ['b']}
     """
 
@@ -69,19 +69,25 @@ class Engine:
         """The same engine with more relations: Arrow tables or folders of Parquet files."""
         return replace(self, relations={**self.relations, **{n: self.backend.scan(s) for n, s in sources.items()}})
 
-    def narrow(self, **selects_and_parameters: Parameter) -> "Engine":
+    def narrow(self, selects: Mapping[str, str], **parameters: Parameter) -> "Engine":
         """The same engine with relations replaced by a SELECT over what they were; nothing else of them is reachable.
 
-        Keywords that name a relation are SELECTs, the others are values for the parameters in them.
+        A SELECT may read the other relations and the queries too. Raises ValueError for a relation that is not bound.
         """
-        selects = {name: str(text) for name, text in selects_and_parameters.items() if name in self.relations}
-        values = {name: value for name, value in selects_and_parameters.items() if name not in selects}
-        fixed = {name: f"{name}_{next(_NUMBERS)}" for name in values}
-        narrowed = {name: self._over_relations(_renamed(text, fixed), {}) for name, text in selects.items()}
+        unknown = selects.keys() - self.relations.keys()
+        if unknown:
+            raise ValueError(f"no relation {', '.join(sorted(unknown))}: there are {', '.join(self.relations)}")
+        fixed = {name: f"{name}_{next(_NUMBERS)}" for name in parameters}
+        narrowed = {
+            name: self._over_relations(
+                _renamed(text, fixed), {n: _renamed(q, fixed) for n, q in _queries(text).items()}
+            )
+            for name, text in selects.items()
+        }
         return replace(
             self,
             relations={**self.relations, **narrowed},
-            parameters={**self.parameters, **{fixed[name]: value for name, value in values.items()}},
+            parameters={**self.parameters, **{fixed[name]: value for name, value in parameters.items()}},
         )
 
     def query(self, name: str, **parameters: Parameter) -> pa.Table:
@@ -92,10 +98,7 @@ class Engine:
 
     def select(self, text: str, **parameters: Parameter) -> pa.Table:
         """The table that a SELECT gives over the relations and queries."""
-        ordered: dict[str, str] = {}
-        for name in _reads(text, QUERIES):
-            ordered.update(composition(name))
-        return self._run(self._over_relations(text, ordered), parameters)
+        return self._run(self._over_relations(text, _queries(text)), parameters)
 
     def _over_relations(self, text: str, queries: Mapping[str, str]) -> str:
         whole = "\n".join([*queries.values(), text])
@@ -115,11 +118,16 @@ _NUMBERS = count()
 @cache
 def composition(name: str) -> tuple[tuple[str, str], ...]:
     """The queries that a query reads, in the order in which they must stand, itself last, as (name, text)."""
-    ordered: dict[str, str] = {}
     text = uncommented((SQL_FOLDER / f"{name}.sql").read_text())
-    for other in _reads(text, QUERIES):
-        ordered.update(composition(other))
-    return (*ordered.items(), (name, text))
+    return (*_queries(text).items(), (name, text))
+
+
+def _queries(text: str) -> dict[str, str]:
+    """Every query that a SELECT reads, in the order in which they must stand."""
+    ordered: dict[str, str] = {}
+    for name in _reads(text, QUERIES):
+        ordered.update(composition(name))
+    return ordered
 
 
 def uncommented(text: str) -> str:

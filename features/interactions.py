@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.engine import Engine
+from features.windows import FIRST_INSTANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ def interactions(past: Engine, as_of: datetime, weights: EventWeights, min_users
     table = past.query(
         "affinities",
         as_of=as_of,
+        since=FIRST_INSTANT,
         purchase_weight=weights.purchase,
         cart_weight=weights.cart,
         view_weight=weights.view,

@@ -16,7 +16,6 @@ from features.shops import Shop
 from features.windows import period_start
 
 MEMORY_LIMIT = "3GB"
-PARTITIONS = ("lake_batch", "lake_day")
 
 
 class Lake:
@@ -51,7 +50,7 @@ class Lake:
                 folder = batches[-1] if table.kind == "snapshot" else self.tables / table.name
                 engine = engine.bind(**{table.name: folder})
                 if table.kind == "keyed":
-                    engine = engine.narrow(**{table.name: _latest(table)})
+                    engine = engine.narrow({table.name: _latest(table)})
         return engine
 
     def end(self) -> datetime:

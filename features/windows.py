@@ -1,7 +1,7 @@
 """Windows hide the truth: a model is fitted on one engine and judged on another.
 
 ``past`` holds what was known before the cut-off, ``known_future`` the offers that the shop has already fixed for the
-window, ``truth`` what then happened. No query over ``past`` can reach ``truth``.
+window, ``truth`` what was known when the window closed. No query over ``past`` can reach beyond the cut-off.
 """
 
 from collections.abc import Iterator
@@ -13,20 +13,25 @@ from features.engine import Engine
 
 Frequency = Literal["day", "week"]
 
+FIRST_INSTANT = datetime(1970, 1, 1, tzinfo=UTC)
+
 _DATED = ("demand", "stock", "offers")
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What was known at ``as_of``, what was planned, and what happened until ``end``.
+    """What was known at ``as_of``, what was planned, and what happened from ``since`` until ``end``.
 
     as_of : first instant not yet known, UTC.
     end : first instant after the window, UTC.
+    since : the truth's own events begin here; ``truth`` holds what came before too, for who a device belongs to is only
+        seen there.
     """
 
     name: str
     as_of: datetime
     end: datetime
+    since: datetime
     past: Engine
     known_future: Engine
     truth: Engine
@@ -36,29 +41,29 @@ def before(engine: Engine, as_of: datetime) -> Engine:
     """The shop as it was known at ``as_of``: what happened or was received later is absent."""
     known = "cast($as_of as timestamp)"
     return engine.narrow(
+        {
+            "events": "select * from events "
+            f"where event_timestamp < {known} and coalesce(received_at, event_timestamp) < {known}",
+            "items": f"select * from items where coalesce(created_at, {known} - interval 1 day) < {known}",
+            "campaign_touches": f"select * from campaign_touches where sent_at < {known}",
+            **{table: f"select * from {table} where date < cast({known} as date)" for table in _DATED},
+        },
         as_of=as_of,
-        events="select * from events "
-        f"where event_timestamp < {known} and coalesce(received_at, event_timestamp) < {known}",
-        items=f"select * from items where coalesce(created_at, {known} - interval 1 day) < {known}",
-        campaign_touches=f"select * from campaign_touches where sent_at < {known}",
-        **{table: f"select * from {table} where date < cast({known} as date)" for table in _DATED},
     )
 
 
-def between(engine: Engine, as_of: datetime, end: datetime, tables: tuple[str, ...]) -> Engine:
-    """Only the rows of these tables that fall within [as_of, end); every other table is empty but the catalogue."""
-    inside = {
-        "events": "event_timestamp >= cast($as_of as timestamp) and event_timestamp < cast($end as timestamp)",
-        "campaign_touches": "sent_at >= cast($as_of as timestamp) and sent_at < cast($end as timestamp)",
-        **dict.fromkeys(
-            _DATED, "date >= cast(cast($as_of as timestamp) as date) and date < cast(cast($end as timestamp) as date)"
-        ),
-    }
-    selects = {
-        table: f"select * from {table} where {predicate if table in tables else '1 = 0'}"
-        for table, predicate in inside.items()
-    }
-    return engine.narrow(as_of=as_of, end=end, **selects)
+def planned(engine: Engine, as_of: datetime, end: datetime) -> Engine:
+    """Only the offers that fall within [as_of, end), and the catalogue; nothing that happened is reachable."""
+    within = "date >= cast(cast($as_of as timestamp) as date) and date < cast(cast($end as timestamp) as date)"
+    nothing = ("events", "campaign_touches", "demand", "stock")
+    return engine.narrow(
+        {
+            "offers": f"select * from offers where {within}",
+            **{table: f"select * from {table} where 1 = 0" for table in nothing},
+        },
+        as_of=as_of,
+        end=end,
+    )
 
 
 def time_window(engine: Engine, as_of: datetime, end: datetime) -> Window:
@@ -67,9 +72,10 @@ def time_window(engine: Engine, as_of: datetime, end: datetime) -> Window:
         name=f"{as_of:%Y-%m-%d}",
         as_of=as_of,
         end=end,
+        since=as_of,
         past=before(engine, as_of),
-        known_future=between(engine, as_of, end, ("offers",)),
-        truth=between(engine, as_of, end, ("events", "demand", "stock", "campaign_touches")),
+        known_future=planned(engine, as_of, end),
+        truth=before(engine, end),
     )
 
 
@@ -81,39 +87,40 @@ def rolling(engine: Engine, end: datetime, length: timedelta, n_windows: int = 1
 
 
 _RANKED = """
-    select *, row_number() over (
-        partition by coalesce(user_id, user_pseudo_id) order by event_timestamp desc, event_id desc
+    select events.*, row_number() over (
+        partition by known_events.person_id order by events.event_timestamp desc, events.event_id desc
     ) as from_last
     from events
-    where item_id is not null
+    join known_events on events.event_id = known_events.event_id
+    where events.item_id is not null
 """
 
 
 def leave_one_out(engine: Engine, end: datetime, part: Literal["valid", "test"] = "test") -> Window:
-    """Each person's last item event is the truth of ``test``, the one before it that of ``valid``.
+    """Each person's last item event before ``end`` is the truth of ``test``, the one before it that of ``valid``.
 
     Time is not global here: a person's past may lie after another's truth, as the published protocols have it.
     """
     held = 1 if part == "test" else 2
-    return _parted(
-        engine, f"leave_one_out_{part}", end, f"({_RANKED}) ranked", f"from_last > {held}", f"from_last = {held}"
-    )
+    ranked = before(engine, end).narrow({"events": _RANKED}, as_of=end)
+    return _parted(ranked, f"leave_one_out_{part}", end, f"from_last > {held}", f"from_last = {held}")
 
 
 def given(engine: Engine, end: datetime, part: Literal["valid", "test"] = "test") -> Window:
-    """The split that the events' own ``split`` column gives: train, valid, test."""
+    """The split that the events' own ``split`` column gives before ``end``: train, valid, test."""
     known = "split = 'train'" if part == "valid" else "split in ('train', 'valid')"
-    return _parted(engine, f"given_{part}", end, "events", known, f"split = '{part}'")
+    return _parted(before(engine, end), f"given_{part}", end, known, f"split = '{part}'")
 
 
-def _parted(engine: Engine, name: str, end: datetime, source: str, past: str, truth: str) -> Window:
+def _parted(engine: Engine, name: str, end: datetime, past: str, truth: str) -> Window:
     return Window(
         name=name,
         as_of=end,
         end=end,
-        past=engine.narrow(events=f"select * from {source} where {past}"),
-        known_future=between(engine, end, end, ()),
-        truth=engine.narrow(events=f"select * from {source} where {truth}"),
+        since=FIRST_INSTANT,
+        past=engine.narrow({"events": f"select * from events where {past}"}),
+        known_future=planned(engine, end, end),
+        truth=engine.narrow({"events": f"select * from events where {truth}"}),
     )
 
 

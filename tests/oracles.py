@@ -146,7 +146,7 @@ def _visited(events: list[Row], as_of: datetime) -> Row:
     }
 
 
-def affinities(shop: Shop, as_of: datetime, half_life_days: float, **weights: Any) -> list[Row]:
+def affinities(shop: Shop, as_of: datetime, since: datetime, half_life_days: float, **weights: Any) -> list[Row]:
     weight = dict(zip(LEARNT_FROM, ("view_weight", "cart_weight", "purchase_weight"), strict=True))
     return [
         {
@@ -158,7 +158,9 @@ def affinities(shop: Shop, as_of: datetime, half_life_days: float, **weights: An
             ),
             "n_purchases": len(named(events, "purchase")),
         }
-        for (person, item), events in grouped(_learnt_from(shop, as_of), "person_id", "item_id").items()
+        for (person, item), events in grouped(
+            (event for event in _learnt_from(shop, as_of) if event["event_timestamp"] >= since), "person_id", "item_id"
+        ).items()
     ]
 
 

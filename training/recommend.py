@@ -268,9 +268,8 @@ class Truth:
 
     @classmethod
     def of(cls, window: Window, recommender: Recommender) -> "Truth":
-        bought = window.truth.query(
-            "affinities", as_of=window.end, purchase_weight=1.0, cart_weight=1.0, view_weight=1.0, half_life_days=1.0
-        )
+        even = dict.fromkeys(("purchase_weight", "cart_weight", "view_weight", "half_life_days"), 1.0)
+        bought = window.truth.query("affinities", as_of=window.end, since=window.since, **even)
         wanted = bought.filter(bought["n_purchases"].to_numpy() > 0)
         wanted = wanted if wanted.num_rows else bought
         index = {item_id: place for place, item_id in enumerate(recommender.item_ids)}

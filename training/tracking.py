@@ -125,9 +125,9 @@ def point_alias(shop: Shop, task: Task, version: str) -> None:
     """Make a version the champion and remember the one before it."""
     client, name = _client(), registered_name(shop, task)
     before = champion(shop, task)
-    client.set_registered_model_alias(name, CHAMPION, version)
     if before is not None and before != version:
         client.set_registered_model_tag(name, PREVIOUS, before)
+    client.set_registered_model_alias(name, CHAMPION, version)
 
 
 def _registered(shop: Shop, task: Task) -> Any:  # noqa: ANN401

@@ -1,4 +1,4 @@
--- How much each person cared for each item before $as_of, hidden items left out: events weighted by kind and halved
+-- How much each person cared for each item from $since on and before $as_of, hidden items left out: events weighted by kind and halved
 -- every $half_life_days; and how often the item was bought.
 select
     known_events.person_id,
@@ -18,6 +18,7 @@ select
     cast(sum(case when event_name = 'purchase' then 1 else 0 end) as bigint) as n_purchases
 from known_events
 left join items on known_events.item_id = items.item_id
-where event_name in ('view_item', 'add_to_cart', 'purchase')
+where event_timestamp >= cast($since as timestamp)
+    and event_name in ('view_item', 'add_to_cart', 'purchase')
     and coalesce(items.availability, 'in_stock') <> 'hidden'
 group by known_events.person_id, known_events.item_id

@@ -112,8 +112,10 @@ def test_deleting_what_comes_after_the_cut_changes_no_byte_of_a_model(
     end = lake.end()
     as_of = end - of.length(shop, config)
     ended = lake.engine().narrow(
-        events="select * from events where event_timestamp < cast($cut as timestamp)",
-        stock="select * from stock where date < cast(cast($cut as timestamp) as date)",
+        {
+            "events": "select * from events where event_timestamp < cast($cut as timestamp)",
+            "stock": "select * from stock where date < cast(cast($cut as timestamp) as date)",
+        },
         cut=as_of,
     )
     for name, engine in (("whole", lake.engine()), ("ended", ended)):

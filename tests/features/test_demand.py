@@ -150,7 +150,10 @@ def test_a_demand_table_gives_the_panel_of_the_events_it_sums(shop: Engine, rows
 def test_what_the_truth_sold_is_counted_even_if_its_first_days_are_quiet(shop: Engine, rows: list[dict]):
     known = known_at(shop, AS_OF)
     quiet = shop.narrow(
-        events="select * from events where cast(event_timestamp as date) not in (date '2023-06-05', date '2023-06-06')"
+        {
+            "events": "select * from events "
+            "where cast(event_timestamp as date) not in (date '2023-06-05', date '2023-06-06')"
+        }
     )
     truth = time_window(quiet, AS_OF, AS_OF + timedelta(days=21)).truth
     found = sales(truth, AS_OF + timedelta(days=21), known)

@@ -33,17 +33,31 @@ def test_binding_again_replaces_and_leaves_the_first_as_it_was(engine: Engine) -
 
 
 def test_narrowing_narrows_what_was_narrowed(engine: Engine) -> None:
-    once = engine.bind(numbers=NUMBERS).narrow(numbers="select * from numbers where n > $bound", bound=1)
-    twice = once.narrow(numbers="select * from numbers where n < $bound", bound=4)
+    once = engine.bind(numbers=NUMBERS).narrow({"numbers": "select * from numbers where n > $bound"}, bound=1)
+    twice = once.narrow({"numbers": "select * from numbers where n < $bound"}, bound=4)
     assert values(once, "select n from numbers") == [2, 3, 4]
     assert values(twice, "select n from numbers") == [2, 3]
+
+
+def test_narrowing_a_relation_that_is_not_bound_is_told(engine: Engine) -> None:
+    with pytest.raises(ValueError, match="no relation event: there are"):
+        engine.narrow({"event": "select * from events where 1 = 0"})
+
+
+def test_narrowing_may_read_queries(engine: Engine, events: pa.Table) -> None:
+    text = "select events.* from events join known_events on events.event_id = known_events.event_id"
+    shop = engine.bind(events=events).narrow({"events": text}, as_of=datetime(2024, 3, 1, tzinfo=UTC))
+    latest = shop.select("select max(event_timestamp) as latest from events")["latest"][0].as_py()
+    assert datetime(2024, 2, 1) < latest < datetime(2024, 3, 1)
 
 
 def test_narrowing_sees_each_relation_as_it_was(engine: Engine) -> None:
     pair = engine.bind(left_one=NUMBERS, right_one=NUMBERS.slice(2))
     narrowed = pair.narrow(
-        left_one="select * from left_one where n in (select n from right_one)",
-        right_one="select * from right_one where n = 4",
+        {
+            "left_one": "select * from left_one where n in (select n from right_one)",
+            "right_one": "select * from right_one where n = 4",
+        }
     )
     assert values(narrowed, "select n from left_one") == [3, 4]
     assert values(narrowed, "select n from right_one") == [4]
@@ -51,7 +65,7 @@ def test_narrowing_sees_each_relation_as_it_was(engine: Engine) -> None:
 
 def test_a_query_reads_the_narrowed_relation(engine: Engine, events: pa.Table) -> None:
     as_of = datetime(2024, 4, 1, tzinfo=UTC)
-    shop = engine.bind(events=events).narrow(events="select * from events where user_id = 'u1'")
+    shop = engine.bind(events=events).narrow({"events": "select * from events where user_id = 'u1'"})
     found = shop.query("known_events", as_of=as_of)
     assert set(found["person_id"].to_pylist()) == {"u1"}
 

@@ -1,6 +1,5 @@
 """The recommender on a checkerboard: even users buy even items, odd users odd ones."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given

@@ -129,8 +129,10 @@ def test_the_same_data_and_seed_give_the_same_trees(model: DemandModel, window: 
 
 def test_what_happens_from_the_cut_off_on_changes_nothing(model: DemandModel, shop: Engine):
     known = shop.narrow(
-        demand="select * from demand where date < cast($as_of as date)",
-        offers="select * from offers where date < cast($end as date)",
+        {
+            "demand": "select * from demand where date < cast($as_of as date)",
+            "offers": "select * from offers where date < cast($end as date)",
+        },
         as_of=AS_OF,
         end=END,
     )

@@ -5,11 +5,13 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from features.engine import Engine
 from features.errors import UserError
 from features.lake import Lake
 from features.shops import Shop
 from features.windows import Window, rolling
 from serving.recommend import Recommender
+from training import recommend
 from training.device import choose
 from training.recommend import RecommendConfig, RecommendModel, climb, cooccurrence, evaluate, fit, loaded
 
@@ -46,12 +48,20 @@ def test_the_same_seed_gives_the_same_numbers(model: RecommendModel, window: Win
     assert again.blend == model.blend
 
 
-def test_the_past_of_a_window_gives_the_model_of_a_lake_that_ends_there(model: RecommendModel, window: Window) -> None:
-    later = window.past.narrow(
-        events="select * from events where event_timestamp < cast($cut as timestamp)", cut=window.as_of
-    )
-    again = fit(later, window.as_of, CONFIG, choose("cpu"))
-    np.testing.assert_array_equal(again.item_factors, model.item_factors)
+def test_the_blend_is_chosen_with_tiers_that_did_not_see_its_slice(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latest = []
+    real = recommend._fit_tiers
+
+    def watched(past: Engine, *rest: object) -> RecommendModel:
+        latest.append(past.select("select max(event_timestamp) as at from events")["at"][0].as_py().replace(tzinfo=UTC))
+        return real(past, *rest)
+
+    monkeypatch.setattr(recommend, "_fit_tiers", watched)
+    fit(window.past, window.as_of, CONFIG, choose("cpu"))
+    cut = window.as_of - timedelta(days=CONFIG.validation_days)
+    assert latest[0] < cut <= latest[1] < window.as_of
 
 
 def test_hidden_items_are_never_recommended(recommender: Recommender, window: Window) -> None:
