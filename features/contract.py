@@ -112,8 +112,9 @@ EVENTS = Table(
             "When it happened.",
             "UTC",
             required=True,
-            check="event_timestamp >= timestamp '1990-01-01' and event_timestamp < timestamp '2100-01-01'",
-            reason="event_timestamp lies outside 1990 to 2100",
+            check="event_timestamp >= timestamp '1990-01-01' "
+            "and event_timestamp < cast(current_timestamp as timestamp) + interval 2 days",
+            reason="event_timestamp lies before 1990 or in the future",
         ),
         _text("user_pseudo_id", "Device or cookie, known for guests too."),
         _text("user_id", "The shop's customer number, once known."),

@@ -3,12 +3,19 @@
 import os
 from pathlib import Path
 
+from features.errors import UserError
+
 ROOT = Path(__file__).parent.parent
 
 
 def home() -> Path:
     """The folder under which everything that commands write lies: ``$SHOPKEEPER_HOME``, else ``.shopkeeper``."""
-    return Path(os.environ.get("SHOPKEEPER_HOME", ".shopkeeper")).absolute()
+    folder = Path(os.environ.get("SHOPKEEPER_HOME", ".shopkeeper")).absolute()
+    if set("'[]*?") & set(str(folder)):
+        raise UserError(
+            f"SHOPKEEPER_HOME is {folder}: choose a folder without quotes, brackets, stars and question marks"
+        )
+    return folder
 
 
 def data_folder() -> Path:

@@ -4,8 +4,10 @@ Each table goes through three steps: the source's rows are typed and checked int
 set apart; what is new becomes one batch. Nothing is visible before it is whole, and the same source again adds nothing.
 """
 
+import fcntl
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from features import contract, sources
 from features.engine import DuckDB
 from features.errors import UserError
 from features.lake import MEMORY_LIMIT, Lake, key_text
+from features.mapping import typed_and_checked
 from features.shops import Shop, Source
 
 COUNTED = ("event_name", "availability")
@@ -50,11 +53,24 @@ def ingest(shop: Shop, announce: Callable[[str], None] = lambda _: None) -> list
     """
     lake = Lake(shop)
     reports = []
-    for name, table_sources in shop.tables.items():
-        announce(name)
-        reports.append(_ingest_table(lake, contract.TABLES[name], table_sources))
-    _store(lake, reports)
+    with _alone(lake):
+        for name, table_sources in shop.tables.items():
+            announce(name)
+            reports.append(_ingest_table(lake, contract.TABLES[name], table_sources))
+        _store(lake, reports)
     return reports
+
+
+@contextmanager
+def _alone(lake: Lake) -> Iterator[None]:
+    """Hold the lake's lock; a process that dies lets go of it."""
+    lake.folder.mkdir(parents=True, exist_ok=True)
+    with (lake.folder / "ingest.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another ingest into {lake.folder} is running: wait until it has ended") from error
+        yield
 
 
 def _ingest_table(lake: Lake, table: contract.Table, table_sources: list[Source]) -> TableReport:
@@ -86,10 +102,7 @@ def _staged(lake: Lake) -> str:
 
 
 def _first_sentence(error: duckdb.Error) -> str:
-    return str(error).splitlines()[0]
-
-
-# Staging: rows typed, checked, numbered
+    return " ".join(str(error).splitlines()[:2])
 
 
 def _stage(
@@ -98,7 +111,7 @@ def _stage(
     connection.execute(f"drop table if exists {sources.REJECTS}")
     sources.read(connection, lake.shop, source, lake.staging)
     theirs = [row[0] for row in connection.execute("describe source").fetchall()]
-    select = _typed_and_checked(table, source, theirs)
+    select = typed_and_checked(table, source, theirs, number)
     connection.execute(f"copy ({select}) to '{lake.staging}/staged_{number}.parquet'")
     if _rejected_lines(connection):
         connection.execute(f"copy ({_REJECTED}) to '{lake.staging}/staged_{number}_lines.parquet'")
@@ -119,122 +132,6 @@ def _rejected_lines(connection: duckdb.DuckDBPyConnection) -> bool:
     return bool(tables.fetchall()[0][0]) and bool(
         connection.execute(f"select count(*) from {sources.REJECTS}").fetchall()[0][0]
     )
-
-
-def _typed_and_checked(table: contract.Table, source: Source, theirs: list[str]) -> str:
-    raw = _raw_expressions(table, source, theirs)
-    taken = {*source.columns.values(), *raw, *(column.name for column in table.columns)}
-    extras = [f'"{name}"' for name in theirs if name not in taken and not name.startswith("_")]
-    mapped = ", ".join([f'{expression} as "{name}"' for name, expression in raw.items()])
-    typed = [_typed(column, column.name in raw) for column in table.columns]
-    reasons = " ".join(f"when {wrong} then '{reason}'" for wrong, reason in _faults(table, raw))
-    return f"""
-        with mapped as (
-            select {", ".join([mapped, *extras])}, cast(to_json(source) as varchar) as "_row",
-                row_number() over () as "_number"
-            from source
-        ),
-        typed as (
-            select {", ".join(typed)}, {", ".join([*extras, '"_row"', '"_number"'])},
-                {_untyped_reason(table, raw)} as "_untyped"
-            from mapped
-        ),
-        judged as (select *, coalesce("_untyped", case {reasons} end) as "_reason" from typed)
-        select * exclude ("_row", "_untyped"), case when "_reason" is not null then "_row" end as "_row" from judged
-    """
-
-
-def _raw_expressions(table: contract.Table, source: Source, theirs: list[str]) -> dict[str, str]:
-    """Our column = SQL for its raw value, for every column of the contract that the source can give."""
-    _refuse_unknown_columns(table, source, theirs)
-    raw: dict[str, str] = {}
-    for column in (column.name for column in table.columns):
-        if column in source.expressions:
-            raw[column] = f"({source.expressions[column]})"
-        elif column in source.constants:
-            raw[column] = _literal(source.constants[column])
-        elif source.columns.get(column, column) in theirs:
-            raw[column] = f'"{source.columns.get(column, column)}"'
-        if column in source.values and column in raw:
-            raw[column] = _renamed_values(raw[column], source.values[column])
-    missing = [column for column in table.required if column not in raw]
-    if missing:
-        raise UserError(
-            f"table {table.name} needs {', '.join(missing)}: the source has {', '.join(theirs)}; "
-            f"say in the shop's TOML which column it is, under [tables.{table.name}] columns"
-        )
-    return raw
-
-
-def _refuse_unknown_columns(table: contract.Table, source: Source, theirs: list[str]) -> None:
-    ours = set(table.types())
-    for part in ("columns", "values", "constants", "expressions"):
-        unknown = sorted(set(getattr(source, part)) - ours)
-        if unknown:
-            raise UserError(
-                f"table {table.name} has no column {', '.join(unknown)} (named in {part}): "
-                f"its columns are {', '.join(table.types())}"
-            )
-    absent = sorted(set(source.columns.values()) - set(theirs))
-    if absent:
-        raise UserError(
-            f"table {table.name}: the source has no column {', '.join(absent)}; its columns are {', '.join(theirs)}"
-        )
-
-
-def _literal(value: str | float | bool) -> str:
-    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
-
-
-def _renamed_values(expression: str, values: dict[str, str]) -> str:
-    cases = " ".join(f"when {_literal(theirs)} then {_literal(ours)}" for theirs, ours in values.items())
-    return f"case cast({expression} as varchar) {cases} else cast({expression} as varchar) end"
-
-
-_CASTS = {
-    "VARCHAR": "nullif(cast({0} as varchar), '')",
-    "DOUBLE": "case when isfinite(try_cast({0} as double)) then try_cast({0} as double) end",
-    "TIMESTAMP": "timezone('UTC', try_cast({0} as timestamptz))",
-}
-_TYPE_WORDS = {
-    "BIGINT": "a whole number",
-    "DOUBLE": "a number",
-    "TIMESTAMP": "a time",
-    "DATE": "a date",
-    "BOOLEAN": "true or false",
-}
-
-
-def _cast(column: contract.Column) -> str:
-    return _CASTS.get(column.type, "try_cast({0} as " + column.type + ")").format(f'"{column.name}"')
-
-
-def _typed(column: contract.Column, given: bool) -> str:
-    return f'{_cast(column) if given else f"cast(null as {column.type})"} as "{column.name}"'
-
-
-def _untyped_reason(table: contract.Table, raw: dict[str, str]) -> str:
-    cases = [
-        f"""when "{column.name}" is not null and ({_cast(column)}) is null """
-        f"then '{column.name} is not {_TYPE_WORDS[column.type]}'"
-        for column in table.columns
-        if column.name in raw and column.type in _TYPE_WORDS
-    ]
-    return f"case {' '.join(cases)} end" if cases else "cast(null as varchar)"
-
-
-def _faults(table: contract.Table, raw: dict[str, str]) -> list[tuple[str, str]]:
-    """(predicate that is true for a bad row, reason)."""
-    missing = [(f'"{column.name}" is null', f"{column.name} is missing") for column in table.columns if column.required]
-    failed = [
-        (f'"{column.name}" is not null and not ({column.check})', column.reason)
-        for column in table.columns
-        if column.check and column.name in raw
-    ]
-    return [*missing, *failed, *((f"not ({predicate})", reason) for predicate, reason in table.checks)]
-
-
-# Settling: known rows set apart, the rest written
 
 
 def _settle(connection: duckdb.DuckDBPyConnection, lake: Lake, table: contract.Table) -> TableReport:
@@ -336,9 +233,6 @@ def _write_quarantine(connection: duckdb.DuckDBPyConnection, lake: Lake, table: 
     earlier = f"union select * from read_parquet('{path}')" if path.exists() else ""
     connection.execute(f"copy (select distinct * from ({rejected} {earlier})) to '{lake.staging}/quarantine.parquet'")
     (lake.staging / "quarantine.parquet").rename(path)
-
-
-# Reporting
 
 
 def _report(connection: duckdb.DuckDBPyConnection, lake: Lake, table: contract.Table, accepted: int) -> TableReport:

@@ -16,6 +16,7 @@ from features.shops import Shop
 from features.windows import period_start
 
 MEMORY_LIMIT = "3GB"
+PARTITIONS = ("lake_batch", "lake_day")
 
 
 class Lake:

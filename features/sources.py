@@ -40,20 +40,20 @@ def _files(shop: Shop, source: Source) -> str:
     for path in paths:
         if not Path(path).stat().st_size:
             raise UserError(f"{path} is empty: export it again")
-    listed = ", ".join(_quoted(path) for path in paths)
+    listed = ", ".join(literal(path) for path in paths)
     if paths[0].endswith(".parquet"):
         return f"read_parquet([{listed}], union_by_name = true)"
     return (
-        f"read_csv([{listed}], all_varchar = true, header = true, encoding = {_quoted(source.encoding)}, "
+        f"read_csv([{listed}], all_varchar = true, header = true, encoding = {literal(source.encoding)}, "
         f"store_rejects = true, rejects_table = '{REJECTS}')"
     )
 
 
 def _unpivoted(relation: str, wide: Wide) -> str:
-    identifiers = ", ".join(_identifier(name) for name in wide.id)
+    identifiers = ", ".join(identifier(name) for name in wide.id)
     return (
         f"select * from (unpivot (select * from {relation}) "
-        f"on columns(* exclude ({identifiers})) into name date value {_identifier(wide.value)})"
+        f"on columns(* exclude ({identifiers})) into name date value {identifier(wide.value)})"
     )
 
 
@@ -98,9 +98,11 @@ def _without_password(url: str) -> str:
         return "the database"
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def literal(value: str | float | bool) -> str:
+    """A value as SQL writes it."""
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
 
 
-def _identifier(name: str) -> str:
+def identifier(name: str) -> str:
+    """A column's name as SQL quotes it."""
     return '"' + name.replace('"', '""') + '"'

@@ -65,9 +65,6 @@ class Artifact:
     def text(self, name: str) -> str:
         return self._file(f"{name}.txt").read_text()
 
-    def texts(self) -> list[str]:
-        return sorted(path.stem for path in self.folder.glob("*.txt"))
-
     def _file(self, name: str) -> Path:
         path = self.folder / name
         if not path.is_file():
@@ -82,9 +79,9 @@ def verified(folder: Path) -> Artifact:
     """
     artifact = Artifact(folder)
     manifest = artifact.manifest
-    if manifest["format_version"] != FORMAT_VERSION:
+    if manifest.get("format_version") != FORMAT_VERSION:
         raise ArtifactError(
-            f"{folder} has artifact format {manifest['format_version']}, this release reads {FORMAT_VERSION}: "
+            f"{folder} has artifact format {manifest.get('format_version')}, this release reads {FORMAT_VERSION}: "
             "train the model again"
         )
     for name, digest in manifest["files"].items():

@@ -164,7 +164,7 @@ def scaled(scores: Scores) -> Scores:
     return scores / top if top > 0 else np.zeros_like(scores)
 
 
-def best(scores: Scores, n: int) -> list[int]:
+def best(scores: NDArray[np.floating], n: int) -> list[int]:
     """The indices of the ``n`` best finite scores, best first; of equals the lower index first.
 
     >>> best(np.array([1.0, 3.0, 3.0, -np.inf], np.float32), 3)

@@ -144,6 +144,8 @@ class Forecasts(Answer):
     """First day not known to the forecasts."""
     total: int
     """Rows over all pages."""
+    unknown_item_ids: list[str]
+    """Items asked for that have no forecast."""
     forecasts: list[Forecast]
     model_version: str
 

@@ -23,8 +23,9 @@ def champion(shop: Shop, of: Family) -> ServedModel:
 
     Raises UserError when none was promoted.
     """
-    if of.task not in promotion.publish_champions(shop):
-        raise UserError(f"{shop.name}.{of.task} has no champion: run `shopkeeper promote {of.task} --shop {shop.name}`")
+    missing = promotion.publish_champions(shop)[of.task]
+    if missing:
+        raise UserError(f"{shop.name}.{of.task} cannot answer: {missing}; run `shopkeeper promote {of.task}` first")
     folder = models.champion(home(), shop.name, of.task)
     assert folder is not None, "publishing points the champion"
     return models.load(of.task, folder, of.load)

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -40,7 +41,7 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML; absen
 SetOption = Annotated[list[str], typer.Option("--set", help="Lay key=value over the configuration.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 UntilOption = Annotated[str, typer.Option("--until", help="First day not to be known; absent: the data's end.")]
-WindowsOption = Annotated[int, typer.Option("--windows", min=1, help="How many windows to evaluate on.")]
+WindowsOption = Annotated[int, typer.Option("--windows", min=1, max=520, help="How many windows to evaluate on.")]
 OutOption = Annotated[Path, typer.Option("--out", help="File to write, .parquet or .csv.")]
 VersionOption = Annotated[str, typer.Option("--version", help="Registered version; absent: see the command.")]
 
@@ -65,7 +66,11 @@ def kpis(
 ) -> None:
     """PV, UV, conversion, order value, revenue and repeat rate."""
     speaker, found = Speaker(json), load_shop(shop)
+    if out is not None:
+        _refuse_other_formats(out)
     engine, as_of = Lake(found).engine(), datetime.now(UTC)
+    if not engine.select("select * from events limit 1").num_rows:
+        raise UserError(f"shop {found.name} has no events: run `shopkeeper ingest --shop {shop}` first")
     values = shop_kpis(engine, as_of)
     speaker.table(
         f"{found.name} ({found.currency})",
@@ -181,15 +186,18 @@ def forecast(shop: ShopOption, out: OutOption, json: JsonOption = False) -> None
 def serve(
     shop: ShopOption,
     host: Annotated[str, typer.Option("--host", help="IP address to bind; absent: configs/serving.toml.")] = "",
-    port: Annotated[int, typer.Option("--port", max=65535, help="0: configs/serving.toml.")] = 0,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: configs/serving.toml.")] = 0,
     workers: Annotated[int, typer.Option("--workers", min=0, help="0: configs/serving.toml.")] = 0,
 ) -> None:
     """Serve the champions over HTTP until it is stopped."""
     speaker, found, configured = Speaker(json=False), load_shop(shop), settings.read()
     host, port = host or str(configured.host), port or configured.port
+    if not _is_ip_address(host):
+        raise UserError(f"--host {host}: give an IP address such as 127.0.0.1, or 0.0.0.0 for every interface")
     launch.require_free(host, port)
-    tasks = promotion.publish_champions(found)
-    speaker.say(f"serving {', '.join(tasks) or 'no model yet'} of {found.name} on http://{host}:{port} (docs at /docs)")
+    for task, missing in promotion.publish_champions(found).items():
+        speaker.say(f"{found.name}.{task}: {missing or 'champion found'}")
+    speaker.say(f"serving {found.name} on http://{host}:{port} (docs at /docs)")
     sys.stdout.flush()
     command = launch.command(host, port, workers or configured.workers)
     os.execvpe(command[0], command, launch.environment(found.name, home()))  # noqa: S606
@@ -219,6 +227,14 @@ def _split(name: str) -> pipeline.Split:
     return cast("pipeline.Split", _one_of("--split", name, ("time", "leave_one_out", "given")))
 
 
+def _is_ip_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _one_of(option: str, got: str, allowed: tuple[str, ...]) -> str:
     if got not in allowed:
         raise UserError(f"{option} {got}: it is one of {', '.join(allowed)}")
@@ -229,22 +245,29 @@ def _instant(day: str) -> datetime | None:
     if not day:
         return None
     try:
-        return datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
+        instant = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError as error:
         raise UserError(f"--until {day}: write the day as in 2026-01-31") from error
+    if not 1990 <= instant.year < 2100:
+        raise UserError(f"--until {day}: choose a day from 1990 to 2099")
+    return instant
 
 
 def _batch(shop: str, task: str, out: Path, json: bool, table: Callable[[Any], pa.Table]) -> None:
     speaker, found = Speaker(json), load_shop(shop)
+    _refuse_other_formats(out)
     model = answers.champion(found, family(task))
     answered = table(model.scorer)
     _write(answered.append_column("model_version", pa.repeat(model.version, answered.num_rows)), out, speaker)
     speaker.result({"rows": answered.num_rows, "out": str(out), "model_version": model.version})
 
 
-def _write(table: pa.Table, out: Path, speaker: Speaker) -> None:
+def _refuse_other_formats(out: Path) -> None:
     if out.suffix not in (".parquet", ".csv"):
         raise UserError(f"--out {out}: end it with .parquet or .csv")
+
+
+def _write(table: pa.Table, out: Path, speaker: Speaker) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     staged = out.with_name(f".{out.name}")
     (pa.parquet.write_table if out.suffix == ".parquet" else pa.csv.write_csv)(table, staged)
@@ -258,4 +281,7 @@ def main() -> None:
         app()
     except UserError as error:
         sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    except OSError as error:
+        sys.stderr.write(f"{error.filename}: {error.strerror}: check the path and its permissions\n")
         sys.exit(2)

@@ -29,7 +29,7 @@ class Config(BaseModel):
 class BoosterConfig(Config):
     """LightGBM's settings, under its own names."""
 
-    num_leaves: PositiveInt = 31
+    num_leaves: Annotated[int, Field(gt=1, le=4096)] = 31
     """Leaves of one tree."""
     learning_rate: PositiveFloat = 0.05
     """Share of each tree's answer that is added."""

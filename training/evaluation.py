@@ -1,18 +1,21 @@
 """What every family's evaluation gives: rows of one metric each, with a bootstrap interval."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from features.errors import UserError
 
 N_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One metric of one model on one split: the mean over ``n`` units and its 95 % interval."""
+    """One metric of one model on one split: its value over ``n`` units and its 95 % interval, NaN where it has none."""
 
     model: str
     split: str
@@ -46,7 +49,8 @@ def ratio_row(
     """
 
     def ratio(chosen: NDArray[np.intp]) -> float:
-        return float(above[chosen].sum() / below[chosen].sum())
+        whole = below[chosen].sum()
+        return float(above[chosen].sum() / whole) if whole else float("nan")
 
     return statistic_row(model, split, metric, ratio, len(above), segment=segment)
 
@@ -59,15 +63,29 @@ def statistic_row(
     n: int,
     masked: bool = False,
     segment: str = "all",
+    resampled: bool = True,
 ) -> Row:
     """Any statistic of chosen units with its 95 % percentile bootstrap interval (Efron, 1979), seeded.
 
     statistic : from indices of shape (n,) to a number
-    Raises ValueError when there is no unit to evaluate.
+    resampled : False for a statistic that resampling shifts, such as a calibration error: it has no interval
+    Raises UserError when there is no unit to evaluate.
     """
     if n == 0:
-        raise ValueError(f"{model} has nothing to be evaluated on in {split}")
+        raise UserError(f"the window of the {split} split holds nothing to evaluate {model} on: choose another --until")
+    low, high = _interval(statistic, n) if resampled else (float("nan"), float("nan"))
+    return Row(model, split, segment, masked, metric, statistic(np.arange(n)), low, high, n)
+
+
+def _interval(statistic: Callable[[NDArray[np.intp]], float], n: int) -> tuple[float, float]:
     rng = np.random.default_rng(0)
-    resampled = [statistic(rng.integers(0, n, n)) for _ in range(N_RESAMPLES)]
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return Row(model, split, segment, masked, metric, statistic(np.arange(n)), float(low), float(high), n)
+    found = np.array([statistic(rng.integers(0, n, n)) for _ in range(N_RESAMPLES)])
+    finite = found[np.isfinite(found)]
+    low, high = np.percentile(finite, [2.5, 97.5]) if len(finite) else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def averaged(rows: Sequence[Row], model: str) -> dict[str, float]:
+    """Each metric of a model, averaged over its windows."""
+    metrics = dict.fromkeys(row.metric for row in rows if row.model == model)
+    return {m: fmean(row.value for row in rows if (row.model, row.metric) == (model, m)) for m in metrics}

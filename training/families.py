@@ -40,6 +40,7 @@ class Family:
     fit : (window whose past is fitted on, shop, config, device) -> model; it never touches ``window.truth``
     evaluate : (scorer, window, shop, config, split) -> rows of the model and its baselines
     length : how long a window of evaluation is
+    judged_by : keys of the configuration that say what is predicted and for whom, not how
     gate : metric by which a candidate is compared with the champion
     higher_is_better : direction of the gate
     """
@@ -49,6 +50,7 @@ class Family:
     fit: Callable[[Window, Shop, Any, Device], Model]
     evaluate: Callable[[Any, Window, Shop, Any, str], list[Row]]
     length: Callable[[Shop, Any], timedelta]
+    judged_by: tuple[str, ...]
     gate: str
     higher_is_better: bool
 
@@ -75,6 +77,7 @@ def _recommend() -> Family:
         fit=lambda window, _, config, device: recommend.fit(window.past, window.as_of, config, device),
         evaluate=lambda scorer, window, _shop, _config, split: recommend.evaluate(scorer, window, split),
         length=lambda _, config: timedelta(days=config.validation_days),
+        judged_by=("validation_days",),
         gate="ndcg_at_10",
         higher_is_better=True,
     )
@@ -89,6 +92,7 @@ def _propensity() -> Family:
         fit=lambda window, _, config, _device: propensity.fit(window.past, window.as_of, config),
         evaluate=lambda scorer, window, _, config, split: propensity.evaluate(scorer, window, config, split),
         length=lambda _, config: timedelta(days=config.horizon_days),
+        judged_by=("horizon_days", "eligible_days"),
         gate="log_loss",
         higher_is_better=False,
     )
@@ -105,6 +109,7 @@ def _demand() -> Family:
         ),
         evaluate=lambda scorer, window, shop, _, split: demand.evaluate(scorer, window, shop.demand_frequency, split),
         length=lambda shop, config: config.horizon * timedelta(days=7 if shop.demand_frequency == "week" else 1),
+        judged_by=("horizon", "quantiles", "min_periods", "by_location"),
         gate="pinball",
         higher_is_better=False,
     )

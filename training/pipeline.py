@@ -21,7 +21,7 @@ from serving.artifact import Artifact, Draft, Json
 from training import tracking
 from training.config import Config
 from training.device import Device
-from training.evaluation import Row
+from training.evaluation import Row, averaged
 from training.families import Family, Model
 
 Split = Literal["time", "leave_one_out", "given"]
@@ -30,10 +30,9 @@ Announce = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A registered version, where its artifact lies, and how it was judged."""
+    """A registered version and how it was judged."""
 
     version: str
-    artifact: Artifact
     rows: list[Row]
 
 
@@ -53,18 +52,22 @@ def train(
     """
     lake = Lake(shop)
     until = until or lake.end()
-    engine = lake.engine()
+    engine, fingerprint = lake.engine(), lake.fingerprint()
     announce("backtest")
     rows = backtest(engine, shop, family, config, device, until, n_windows)
     announce("fit")
     model = fit(engine, shop, family, config, device, until)
-    announce("export")
-    artifact = export(lake, family, config, model, until, rows, n_windows)
-    announce("track")
-    run_id = tracking.record(shop, family.task, artifact, config, rows, model.metrics, device)
-    announce("register")
-    version = tracking.register(shop, family.task, run_id)
-    return Trained(version, artifact, rows)
+    drafts = lake.folder / "artifacts"
+    drafts.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=drafts, prefix=f"{family.task}-") as folder:
+        announce("export")
+        description = _description(engine, shop, config, until) | {"fingerprint": fingerprint}
+        artifact = export(Path(folder) / "artifact", family, model, rows, n_windows, description)
+        announce("track")
+        run_id = tracking.record(shop, family.task, artifact, config, rows, model.metrics, device)
+        announce("register")
+        version = tracking.register(shop, family.task, run_id)
+    return Trained(version, rows)
 
 
 def backtest(
@@ -110,28 +113,22 @@ def fit(engine: Engine, shop: Shop, family: Family, config: Config, device: Devi
     return family.fit(time_window(engine, until, until + family.length(shop, config)), shop, config, device)
 
 
-def export(
-    lake: Lake, family: Family, config: Config, model: Model, until: datetime, rows: list[Row], n_windows: int
-) -> Artifact:
-    """Write the artifact under the shop's folder; it becomes whole with its manifest, the last file."""
-    draft = Draft(lake.folder / "artifacts" / family.task)
+def export(folder: Path, family: Family, model: Model, rows: list[Row], n_windows: int, description: Json) -> Artifact:
+    """Write the artifact; it becomes whole with its manifest, the last file."""
+    draft = Draft(folder)
     model.export(draft)
     draft.golden(family.load, model.golden_requests())
     draft.json("evaluation", {"n_windows": n_windows, "rows": rows})
-    return draft.seal(_description(lake, family, config, model, until, rows))
+    return draft.seal({"task": family.task, "model": model.name, "metrics": averaged(rows, model.name), **description})
 
 
-def _description(lake: Lake, family: Family, config: Config, model: Model, until: datetime, rows: list[Row]) -> Json:
-    first = lake.engine().select(
+def _description(engine: Engine, shop: Shop, config: Config, until: datetime) -> Json:
+    first = engine.select(
         "select coalesce(min(event_timestamp), (select cast(min(date) as timestamp) from demand)) as first from events"
     )["first"][0]
     return {
-        "task": family.task,
-        "model": model.name,
-        "shop": lake.shop.name,
+        "shop": shop.name,
         "config": config.model_dump(mode="json"),
         "window": {"from": first.as_py().replace(tzinfo=UTC).isoformat(), "until": until.isoformat()},
-        "fingerprint": lake.fingerprint(),
-        "metrics": {row.metric: row.value for row in rows if row.model == model.name},
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

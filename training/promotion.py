@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from math import isfinite
 
 from features.errors import UserError
 from features.home import home
 from features.lake import Lake
 from features.shops import Shop
 from serving import models
-from serving.artifact import Artifact
+from serving.artifact import Artifact, ArtifactError, Json
 from training import pipeline, tracking
 from training.config import TASKS, Task
 from training.device import Device
@@ -35,8 +35,8 @@ class Decision:
 def promote(shop: Shop, of: Family, device: Device, version: str | None = None) -> Decision:
     """Compare a version (absent: the newest) with the champion and let it serve unless it is worse.
 
-    Both are judged by their configurations' backtests on the candidate's windows: the champion's is run again when its
-    own was made on other data or other windows. Raises UserError when there is nothing to promote.
+    Both are judged by their configurations' backtests on the same windows of the same data, answering the candidate's
+    question; a backtest that was made otherwise is run again. Raises UserError when there is nothing to promote.
     """
     candidate = version or _newest(shop, of.task)
     artifact = tracking.artifact_of(shop, of.task, candidate)
@@ -44,15 +44,22 @@ def promote(shop: Shop, of: Family, device: Device, version: str | None = None) 
     if champion == candidate:
         return Decision(of.task, candidate, champion, False, "it is the champion already", _gate_rows(of, artifact))
     if champion is None:
-        reason, rows, promoted = "there was no champion", _gate_rows(of, artifact), True
+        decision = Decision(of.task, candidate, None, True, "there was no champion", _gate_rows(of, artifact))
     else:
-        rows = [
-            *_named(f"candidate {candidate}", _gate_rows(of, artifact)),
-            *_named(f"champion {champion}", _champion_rows(shop, of, artifact, champion, device)),
-        ]
-        promoted, reason = _judged(of, rows)
-    if promoted:
+        decision = _compared(shop, of, device, candidate, champion)
+    if decision.promoted:
         _let_serve(shop, of.task, candidate, artifact)
+    return decision
+
+
+def _compared(shop: Shop, of: Family, device: Device, candidate: str, champion: str) -> Decision:
+    question = _question(of, tracking.artifact_of(shop, of.task, candidate))
+    rows = [
+        replace(row, model=f"{role} {version}")
+        for role, version in (("candidate", candidate), ("champion", champion))
+        for row in _rows_on(shop, of, device, tracking.artifact_of(shop, of.task, version), question)
+    ]
+    promoted, reason = _judged(of, rows)
     return Decision(of.task, candidate, champion, promoted, reason, rows)
 
 
@@ -68,15 +75,22 @@ def rollback(shop: Shop, task: Task) -> tuple[str, str]:
     return champion, previous
 
 
-def publish_champions(shop: Shop) -> list[Task]:
-    """Bring the registry's champions into the cache that the service reads; returns the tasks that have one."""
-    found: list[Task] = []
-    for task in TASKS:
-        version = tracking.champion(shop, task)
-        if version is not None:
-            _publish(shop, task, version, tracking.artifact_of(shop, task, version))
-            found.append(task)
-    return found
+def publish_champions(shop: Shop) -> dict[Task, str]:
+    """Bring the registry's champions into the cache that the service reads.
+
+    Returns what became of each task: "" when its champion is there, else why it is not.
+    """
+    return {task: _published(shop, task, tracking.champion(shop, task)) for task in TASKS}
+
+
+def _published(shop: Shop, task: Task, version: str | None) -> str:
+    if version is None:
+        return "no champion was promoted"
+    try:
+        _publish(shop, task, version, tracking.artifact_of(shop, task, version))
+    except ArtifactError as error:
+        return str(error)
+    return ""
 
 
 def _newest(shop: Shop, task: Task) -> str:
@@ -91,31 +105,34 @@ def _gate_rows(of: Family, artifact: Artifact) -> list[Row]:
     return [row for row in rows if row.metric == of.gate and row.model == artifact.manifest["model"]]
 
 
-def _champion_rows(shop: Shop, of: Family, candidate: Artifact, champion: str, device: Device) -> list[Row]:
-    artifact = tracking.artifact_of(shop, of.task, champion)
-    if _judged_on(artifact) == _judged_on(candidate):
-        return _gate_rows(of, artifact)
-    config = of.config.model_validate(artifact.manifest["config"])
-    until = datetime.fromisoformat(candidate.manifest["window"]["until"])
-    n_windows = candidate.json("evaluation")["n_windows"]
-    rows = pipeline.backtest(Lake(shop).engine(), shop, of, config, device, until, n_windows)
-    return [row for row in rows if row.metric == of.gate and row.model == artifact.manifest["model"]]
-
-
-def _judged_on(artifact: Artifact) -> tuple[Any, ...]:
+def _question(of: Family, artifact: Artifact) -> Json:
+    """What a version's backtest answered: on which data, until when, over how many windows, for whom."""
     manifest = artifact.manifest
-    segments = [(row["segment"], row["n"]) for row in artifact.json("evaluation")["rows"]]
-    return manifest["fingerprint"], manifest["window"]["until"], segments
+    return {
+        "fingerprint": manifest["fingerprint"],
+        "until": manifest["window"]["until"],
+        "n_windows": artifact.json("evaluation")["n_windows"],
+        **{key: manifest["config"][key] for key in of.judged_by},
+    }
 
 
-def _named(name: str, rows: list[Row]) -> list[Row]:
-    return [replace(row, model=name) for row in rows]
+def _rows_on(shop: Shop, of: Family, device: Device, artifact: Artifact, question: Json) -> list[Row]:
+    """A version's gate metric for the question: as recorded, or by running its recipe again."""
+    lake = Lake(shop)
+    if _question(of, artifact) == question and lake.fingerprint() == question["fingerprint"]:
+        return _gate_rows(of, artifact)
+    recipe = artifact.manifest["config"] | {key: question[key] for key in of.judged_by}
+    config, until = of.config.model_validate(recipe), datetime.fromisoformat(question["until"])
+    rows = pipeline.backtest(lake.engine(), shop, of, config, device, until, question["n_windows"])
+    return [row for row in rows if row.metric == of.gate and row.model == artifact.manifest["model"]]
 
 
 def _judged(of: Family, rows: list[Row]) -> tuple[bool, str]:
     half = len(rows) // 2
     candidate = sum(row.value for row in rows[:half]) / half
     champion = sum(row.value for row in rows[half:]) / half
+    if not (isfinite(candidate) and isfinite(champion)):
+        return False, f"{of.gate} cannot be compared: {candidate} against the champion's {champion}"
     worse = candidate < champion if of.higher_is_better else candidate > champion
     sign = "worse than" if worse else "equal to" if candidate == champion else "better than"
     return not worse, f"{of.gate} {candidate:.5f} is {sign} the champion's {champion:.5f}"

@@ -252,4 +252,4 @@ def _rows(model: str, split: str, probability: Floats, bought: NDArray[np.bool_]
         return lambda chosen: metric(levels, *classification.counts(level_of[chosen], bought[chosen], len(levels)))
 
     for name, metric in METRICS.items():
-        yield statistic_row(model, split, name, over(metric), len(bought))
+        yield statistic_row(model, split, name, over(metric), len(bought), resampled=name != "ece_15")

@@ -45,9 +45,9 @@ class RecommendConfig(Config):
     """After so many days an event counts half, in histories and popularity."""
     min_users: PositiveInt = 5
     """People who must have touched an item for it to be recommended."""
-    n_neighbours: PositiveInt = 100
+    n_neighbours: Annotated[int, Field(gt=0, le=1000)] = 100
     """Neighbours kept per item."""
-    n_factors: PositiveInt = 64
+    n_factors: Annotated[int, Field(gt=0, le=2048)] = 64
     """Dimensions of the factorisation."""
     regularization: PositiveFloat = 10.0
     """L2 penalty of the factorisation."""
@@ -57,7 +57,7 @@ class RecommendConfig(Config):
     """Alternations of the factorisation."""
     validation_days: PositiveInt = 28
     """Days before the cut-off on which the blend is chosen."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the factorisation's start."""
 
     def event_weights(self) -> EventWeights:
@@ -202,10 +202,7 @@ def als(data: Interactions, config: RecommendConfig, device: Device) -> NDArray[
 
 
 def _chosen_blend(model: RecommendModel, validation: Window) -> dict[str, float]:
-    """Weights that rank the validation window best by NDCG@10, found coordinate by coordinate.
-
-    The last tier's weight is fixed at 1 where it helps at all: only ratios matter.
-    """
+    """Weights that rank the validation window best by NDCG@10, found coordinate by coordinate; only ratios matter."""
     recommender = loaded(model)
     truth = Truth.of(validation, recommender)
     if not truth.user_ids:
@@ -283,12 +280,17 @@ class Truth:
 
 @one_blas_thread
 def evaluate(recommender: Recommender, window: Window, split: str) -> list[Row]:
-    """NDCG@10 and recall@10 of the blend, of popularity and of the person's own most frequent items.
+    """NDCG@10 and recall@10 of the blend, of popularity and of what the person itself bought most.
 
+    ``personal_top_frequency`` counts every purchase alike, ``personal_recent_frequency`` as the blend's histories do.
     Relevant are the items bought in the window (touched, in a shop without purchases); everyone who bought counts, and
     what was bought before may be recommended again.
     """
     truth = Truth.of(window, recommender)
+    if not truth.user_ids:
+        raise UserError(
+            f"nobody bought between {window.as_of:%Y-%m-%d} and {window.end:%Y-%m-%d}: choose another --until"
+        )
     rankings = _rankings(recommender, window, truth.user_ids)
     return [row for model, ranked in rankings.items() for row in _rows(model, split, ranked, truth)]
 
@@ -296,12 +298,13 @@ def evaluate(recommender: Recommender, window: Window, split: str) -> list[Row]:
 def _rankings(recommender: Recommender, window: Window, user_ids: list[str]) -> dict[str, list[NDArray[np.int64]]]:
     popularity = np.array(recommender.popularity)
     frequency = _personal_frequency(recommender, window)
-    below_one = popularity / (popularity.max() + 1)
+    tie_break = 1e-6 * popularity.astype(np.float64) / max(popularity.max(), 1e-9)
     histories = [recommender.history(user_id) for user_id in user_ids]
     return {
         "blend": [_top(recommender.scores(history)) for history in histories],
         "popularity": [_top(popularity)] * len(user_ids),
-        "personal_top_frequency": [_top(_counts(frequency.get(u, NOBODY), below_one)) for u in user_ids],
+        "personal_top_frequency": [_top(_counts(frequency.get(u, NOBODY), tie_break)) for u in user_ids],
+        "personal_recent_frequency": [_top(_counts(history, tie_break)) for history in histories],
     }
 
 
@@ -319,13 +322,13 @@ def _personal_frequency(recommender: Recommender, window: Window) -> dict[str, H
     }
 
 
-def _counts(frequency: History, below_one: NDArray[np.float32]) -> NDArray[np.float32]:
-    counts = below_one.copy()
+def _counts(frequency: History, tie_break: NDArray[np.float64]) -> NDArray[np.float64]:
+    counts = tie_break.copy()
     counts[frequency.items] += frequency.weights
     return counts
 
 
-def _top(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+def _top(scores: NDArray[np.floating]) -> NDArray[np.int64]:
     return np.array(best(scores, K), np.int64)
 
 

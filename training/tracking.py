@@ -15,7 +15,7 @@ from features.shops import Shop
 from serving.artifact import Artifact, verified
 from training.config import Config, Task, flat
 from training.device import Device
-from training.evaluation import Row
+from training.evaluation import Row, averaged
 
 CHAMPION = "champion"
 PREVIOUS = "previous_champion"
@@ -58,11 +58,12 @@ def record(
 
     run = client.create_run(_experiment(client, shop, task), tags=_tags(artifact, device))
     now = int(time.time() * 1000)
-    measured = {f"{row.model}.{row.metric}": row.value for row in rows} | fitted
+    models = dict.fromkeys(row.model for row in rows)
+    measured = {f"{model}.{metric}": value for model in models for metric, value in averaged(rows, model).items()}
     client.log_batch(
         run.info.run_id,
         params=[Param(name, str(value)) for name, value in flat(config).items()],
-        metrics=[Metric(name, value, now, 0) for name, value in measured.items()],
+        metrics=[Metric(name, value, now, 0) for name, value in {**measured, **fitted}.items()],
     )
     client.log_artifacts(run.info.run_id, str(artifact.folder), "model")
     client.set_terminated(run.info.run_id)

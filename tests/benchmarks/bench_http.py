@@ -22,6 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from features.home import home
 from serving import launch
 from serving.artifact import Artifact
 from serving.models import champion
@@ -34,27 +35,27 @@ def main() -> None:
     asked.add_argument("--shop", required=True)
     asked.add_argument("--requests", type=int, default=2000)
     options = asked.parse_args()
-    with server(options.shop, launch.home()) as connection:
-        seconds = interleaved(connection, bodies(options.shop, launch.home()), options.requests + WARM_UP)
+    with server(options.shop, home()) as connection:
+        seconds = interleaved(connection, bodies(options.shop, home()), options.requests + WARM_UP)
     report(np.array(seconds)[WARM_UP:] * 1000)
 
 
-def bodies(shop: str, home: Path) -> list[bytes]:
+def bodies(shop: str, folder: Path) -> list[bytes]:
     """The golden requests of the champion as bodies; they leave out what is null."""
-    folder = champion(home, shop, "recommend")
-    if folder is None:
-        raise SystemExit(f"{shop} has no recommend champion in {home}; run `shopkeeper promote recommend` first")
-    requests = [case["request"] for case in Artifact(folder).json("golden")]
+    found = champion(folder, shop, "recommend")
+    if found is None:
+        raise SystemExit(f"{shop} has no recommend champion in {folder}; run `shopkeeper promote recommend` first")
+    requests = [case["request"] for case in Artifact(found).json("golden")]
     return [json.dumps({key: value for key, value in r.items() if value is not None}).encode() for r in requests]
 
 
 @contextmanager
-def server(shop: str, home: Path) -> Iterator[http.client.HTTPConnection]:
+def server(shop: str, folder: Path) -> Iterator[http.client.HTTPConnection]:
     """A keep-alive connection to a server of one worker, which is stopped afterwards."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen(launch.command("127.0.0.1", port, 1), env=launch.environment(shop, home))
+    process = subprocess.Popen(launch.command("127.0.0.1", port, 1), env=launch.environment(shop, folder))
     try:
         yield connected(port)
     finally:

@@ -79,7 +79,8 @@ def test_good_rows_are_accepted_with_their_types(tmp_path: Path) -> None:
         ("3,buy,2026-01-01 10:00:00,u1,a,o2,1,0", "quantity is not above zero"),
         ("3,gaze,2026-01-01 10:00:00,u1,a,,1,", "event_name is unknown"),
         ("3,view,yesterday,u1,a,,1,", "event_timestamp is not a time"),
-        ("3,view,1026-01-01 10:00:00,u1,a,,1,", "event_timestamp lies outside 1990 to 2100"),
+        ("3,view,1026-01-01 10:00:00,u1,a,,1,", "event_timestamp lies before 1990 or in the future"),
+        ("3,view,2099-01-01 10:00:00,u1,a,,1,", "event_timestamp lies before 1990 or in the future"),
         ("3,view,,u1,a,,1,", "event_timestamp is missing"),
         (",view,2026-01-01 10:00:00,u1,a,,1,", "event_id is missing"),
         ("3,view,2026-01-01 10:00:00,,a,,1,", "user_pseudo_id and user_id are both missing"),
@@ -259,6 +260,45 @@ def test_an_interruption_before_the_last_step_leaves_nothing(tmp_path: Path, mon
     monkeypatch.setenv("SHOPKEEPER_HOME", str(tmp_path / "home"))
     assert not Lake(shop).batches("events")
     assert events(shop).accepted == 2
+
+
+def test_a_second_ingest_waits_for_nobody_and_is_told(tmp_path: Path) -> None:
+    shop = written(tmp_path, GOOD)
+
+    def second(_: str) -> None:
+        with pytest.raises(UserError, match="another ingest into .* is running"):
+            ingest(shop)
+
+    ingest(shop, second)
+    assert events(shop).duplicate == 2
+
+
+def test_of_several_sources_the_later_wins(tmp_path: Path) -> None:
+    toml = tmp_path / "two.toml"
+    toml.write_text('name = "two"\n[[tables.demand]]\npath = "a.csv"\n[[tables.demand]]\npath = "b.csv"\n')
+    (tmp_path / "a.csv").write_text("item_id,date,quantity\nx,2026-01-01,7\ny,2026-01-01,7\nz,2026-01-01,1\n")
+    (tmp_path / "b.csv").write_text("item_id,date,quantity\nz,2026-01-01,99\n")
+    shop = load_shop(str(toml))
+    ingest(shop)
+    latest = Lake(shop).engine().select("select quantity from demand where item_id = 'z'")
+    assert latest["quantity"].to_pylist() == [99.0]
+
+
+def test_columns_are_found_whatever_their_case_and_quotes(tmp_path: Path) -> None:
+    header = HEADER.replace("price", "Price") + ',"we""ird",source'
+    (tmp_path / "events.csv").write_text(f"{header}\n{GOOD[0]},odd,mail\n3,gaze,2026-01-01,u1,a,,1,,odd,mail\n")
+    shop = mini(tmp_path)
+    assert events(shop).accepted == 1
+    row = Lake(shop).engine().select("""select price, "we""ird" as odd, source from events""").to_pylist()
+    assert row == [{"price": 2.5, "odd": "odd", "source": "mail"}]
+    (kept,) = pq.read_table(Lake(shop).quarantine / "events.parquet")["row"].to_pylist()
+    assert "gaze" in kept
+
+
+def test_a_column_with_a_name_of_the_lakes_is_told(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text(f"{HEADER},lake_day\n{GOOD[0]},monday\n")
+    with pytest.raises(UserError, match="lake_day are names of the lake|lake_day has a name of the lake"):
+        ingest(mini(tmp_path))
 
 
 REAL = {

@@ -30,7 +30,7 @@ def test_what_was_written_is_read(artifact: Artifact) -> None:
     whole = verified(artifact.folder)
     assert whole.array("factor")[0] == 2.0
     assert whole.json("item_ids") == ["a", "b"]
-    assert whole.texts() == ["mean"]
+    assert whole.text("mean") == "tree"
     assert whole.manifest["task"] == "recommend"
     replay(whole, Doubler(whole))
 

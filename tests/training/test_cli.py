@@ -83,7 +83,7 @@ def test_kpis_agree_with_the_generator(run, tmp_path: Path) -> None:
         (["train", "recommend", "--shop", "seeded", "--set", "a=1"], "a: Extra inputs are not permitted"),
         (["evaluate", "demand", "--shop", "seeded", "--split", "given"], "--split given is for recommend"),
         (["evaluate", "recommend", "--shop", "seeded", "--split", "given"], "needs a column `split`"),
-        (["forecast", "--shop", "seeded", "--out", "x.csv"], "seeded.demand has no champion"),
+        (["forecast", "--shop", "seeded", "--out", "x.csv"], "seeded.demand cannot answer: no champion was promoted"),
         (["rollback", "recommend", "--shop", "seeded"], "no earlier champion"),
         (["kpis", "--shop", "seeded", "--out", "x.xls"], "--out x.xls: end it with .parquet or .csv"),
     ],

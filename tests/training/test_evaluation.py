@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from features.errors import UserError
 from training.evaluation import mean_row, ratio_row
 
 
@@ -21,5 +22,5 @@ def test_a_ratio_is_of_sums_and_reproducible(rng: np.random.Generator) -> None:
 
 
 def test_nothing_to_evaluate_is_told() -> None:
-    with pytest.raises(ValueError, match="nothing to be evaluated on"):
+    with pytest.raises(UserError, match="holds nothing to evaluate m on"):
         mean_row("m", "time", "x", np.array([]))

@@ -9,7 +9,7 @@ from features.errors import UserError
 from features.home import home
 from features.shops import Shop, load_shop
 from serving import models
-from serving.artifact import MANIFEST, replay, verified
+from serving.artifact import MANIFEST, Draft, replay, verified
 from training import pipeline, promotion, tracking
 from training.device import choose
 from training.families import Family, family
@@ -44,7 +44,12 @@ def test_a_version_holds_a_whole_artifact_that_answers_as_at_export(fresh: Shop,
     manifest = artifact.manifest
     assert manifest["config"] == CONFIG.model_dump(mode="json")
     assert manifest["window"]["from"] < manifest["window"]["until"]
-    assert {row.model for row in trained.rows} == {"blend", "popularity", "personal_top_frequency"}
+    assert {row.model for row in trained.rows} == {
+        "blend",
+        "popularity",
+        "personal_top_frequency",
+        "personal_recent_frequency",
+    }
     assert manifest["metrics"]["ndcg_at_10"] == next(r.value for r in trained.rows if r.metric == "ndcg_at_10")
 
 
@@ -93,20 +98,44 @@ def test_a_crash_leaves_nothing_half_and_training_again_succeeds(
     assert promotion.promote(fresh, of, choose("cpu"), trained.version).promoted
 
 
-def test_a_crash_while_exporting_leaves_a_draft_that_nothing_loads(
+def test_a_crash_while_exporting_leaves_no_draft_and_a_killed_one_would_not_load(
     fresh: Shop, of: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def crash(*_: object) -> None:
+    manifests = []
+
+    def crash(draft: Draft, *_: object) -> None:
+        manifests.append((draft.folder / MANIFEST).exists())
         raise RuntimeError("crash")
 
     with monkeypatch.context() as patch:
         patch.setattr("serving.artifact.Draft.seal", crash)
         with pytest.raises(RuntimeError, match="crash"):
             train(fresh, of)
-    draft = home() / "seeded" / "artifacts" / "recommend"
-    assert draft.is_dir()
-    assert not (draft / MANIFEST).exists()
+    assert manifests == [False]
+    assert not list((home() / "seeded" / "artifacts").iterdir())
     assert train(fresh, of).version == "1"
+
+
+def test_a_version_that_answers_another_question_is_compared_on_its_own(fresh: Shop, of: Family) -> None:
+    train(fresh, of)
+    promotion.promote(fresh, of, choose("cpu"))
+    train(fresh, of, CONFIG.model_copy(update={"validation_days": 7}))
+    candidate, champion = promotion.promote(fresh, of, choose("cpu")).rows
+    assert (candidate.n, candidate.value) == (champion.n, champion.value)
+
+
+def test_a_version_is_judged_again_on_a_lake_that_has_grown(
+    fresh: Shop, of: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(fresh, of)
+    promotion.promote(fresh, of, choose("cpu"))
+    train(fresh, of)
+    judged = []
+    monkeypatch.setattr("features.lake.Lake.fingerprint", lambda _: "grown")
+    real = pipeline.backtest
+    monkeypatch.setattr(pipeline, "backtest", lambda *args: judged.append(args) or real(*args))
+    assert promotion.promote(fresh, of, choose("cpu")).promoted
+    assert len(judged) == 2
 
 
 def test_promotion_refuses_a_worse_version_and_rollback_goes_back(fresh: Shop, of: Family) -> None:
