@@ -156,7 +156,7 @@ def _known(lake: Lake, table: contract.Table, columns: list[str]) -> str:
     if table.kind == "append":
         return f"select {_key_hash(table)} as key_hash, cast(0 as ubigint) as content_hash from {files}"
     held = {row[0] for row in duckdb.sql(f"describe select * from {files}").fetchall()}
-    content = ", ".join(f'"{name}"' if name in held else "null" for name in columns)
+    content = ", ".join(sources.identifier(name) if name in held else "null" for name in columns)
     return f"""
         select {_key_hash(table)} as key_hash, hash({content}) as content_hash from {files}
         qualify row_number() over (partition by {_key_hash(table)} order by lake_batch desc) = 1
@@ -193,7 +193,7 @@ def _fresh(connection: duckdb.DuckDBPyConnection, table: contract.Table, columns
 
 
 def _names(columns: list[str] | tuple[str, ...]) -> list[str]:
-    return [f'"{name}"' for name in columns]
+    return [sources.identifier(name) for name in columns]
 
 
 def _same_snapshot(

@@ -14,7 +14,7 @@ from serving.models import ServedModel
 from serving.propensity import PropensityScorer
 from serving.recommend import Recommender
 from training import promotion
-from training.evaluation import Row
+from training.evaluation import Row, recorded
 from training.families import Family
 
 
@@ -35,7 +35,7 @@ def evaluation(shop: Shop, of: Family) -> list[Row]:
     """How the champion's configuration did on the windows that it had not seen, beside its baselines."""
     folder = models.champion(home(), shop.name, of.task)
     assert folder is not None, "there is a champion"
-    return [Row(**row) for row in Artifact(folder).json("evaluation")["rows"]]
+    return recorded(Artifact(folder).json("evaluation")["rows"])
 
 
 def recommendations(recommender: Recommender, n: int) -> pa.Table:

@@ -1,6 +1,6 @@
 """What every family's evaluation gives: rows of one metric each, with a bootstrap interval."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -15,7 +15,7 @@ N_RESAMPLES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One metric of one model on one split: its value over ``n`` units and its 95 % interval, NaN where it has none."""
+    """One metric of one model on one split: its value over ``n`` units and its 95 % interval, if it has one."""
 
     model: str
     split: str
@@ -23,8 +23,8 @@ class Row:
     masked: bool
     metric: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
 
 
@@ -73,16 +73,23 @@ def statistic_row(
     """
     if n == 0:
         raise UserError(f"the window of the {split} split holds nothing to evaluate {model} on: choose another --until")
-    low, high = _interval(statistic, n) if resampled else (float("nan"), float("nan"))
+    low, high = _interval(statistic, n) if resampled else (None, None)
     return Row(model, split, segment, masked, metric, statistic(np.arange(n)), low, high, n)
 
 
-def _interval(statistic: Callable[[NDArray[np.intp]], float], n: int) -> tuple[float, float]:
+def _interval(statistic: Callable[[NDArray[np.intp]], float], n: int) -> tuple[float | None, float | None]:
     rng = np.random.default_rng(0)
     found = np.array([statistic(rng.integers(0, n, n)) for _ in range(N_RESAMPLES)])
     finite = found[np.isfinite(found)]
-    low, high = np.percentile(finite, [2.5, 97.5]) if len(finite) else (np.nan, np.nan)
+    if not len(finite):
+        return None, None
+    low, high = np.percentile(finite, [2.5, 97.5])
     return float(low), float(high)
+
+
+def recorded(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Rows as they were written to JSON, where a value that is not a number stands as null."""
+    return [Row(**{**row, "value": float("nan") if row["value"] is None else row["value"]}) for row in rows]
 
 
 def averaged(rows: Sequence[Row], model: str) -> dict[str, float]:

@@ -13,7 +13,7 @@ from serving.artifact import Artifact, ArtifactError, Json
 from training import pipeline, tracking
 from training.config import TASKS, Task
 from training.device import Device
-from training.evaluation import Row
+from training.evaluation import Row, recorded
 from training.families import Family, family
 
 
@@ -101,7 +101,7 @@ def _newest(shop: Shop, task: Task) -> str:
 
 
 def _gate_rows(of: Family, artifact: Artifact) -> list[Row]:
-    rows = [Row(**row) for row in artifact.json("evaluation")["rows"]]
+    rows = recorded(artifact.json("evaluation")["rows"])
     return [row for row in rows if row.metric == of.gate and row.model == artifact.manifest["model"]]
 
 

@@ -266,7 +266,7 @@ def test_a_second_ingest_waits_for_nobody_and_is_told(tmp_path: Path) -> None:
     shop = written(tmp_path, GOOD)
 
     def second(_: str) -> None:
-        with pytest.raises(UserError, match="another ingest into .* is running"):
+        with pytest.raises(UserError, match=r"another ingest into .* is running"):
             ingest(shop)
 
     ingest(shop, second)
@@ -297,7 +297,7 @@ def test_columns_are_found_whatever_their_case_and_quotes(tmp_path: Path) -> Non
 
 def test_a_column_with_a_name_of_the_lakes_is_told(tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_text(f"{HEADER},lake_day\n{GOOD[0]},monday\n")
-    with pytest.raises(UserError, match="lake_day are names of the lake|lake_day has a name of the lake"):
+    with pytest.raises(UserError, match="lake_day has a name of the lake"):
         ingest(mini(tmp_path))
 
 

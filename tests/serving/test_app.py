@@ -40,6 +40,7 @@ class Oracle:
         self.asked = request
         score = {"probability": np.float64(0.5), "percentile": 50.0, "tier": "middle", "reasons": ["buys weekly"]}
         return {
+            "target": "repurchase_28d",
             "as_of": "2024-02-01T00:00:00+00:00",
             "scores": [{"user_id": user_id, **score} for user_id in request["user_ids"]],
         }
@@ -59,6 +60,7 @@ class Almanac:
         return {
             "cutoff": "2024-02-01",
             "total": 5,
+            "unknown_item_ids": [],
             "forecasts": rows[request["offset"] : request["offset"] + request["limit"]],
         }
 
