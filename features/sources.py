@@ -1,6 +1,7 @@
 """Reads a source as it is: files or database rows become one relation of raw columns, nothing checked yet."""
 
 import glob
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features import contract
 from features.errors import UserError
 from features.shops import Shop, Source, Wide
 
@@ -30,6 +32,19 @@ def read(connection: duckdb.DuckDBPyConnection, shop: Shop, source: Source, scra
     connection.execute(f"create or replace temp view source as select * from {relation}")
     if source.wide:
         connection.execute(f"create or replace temp view source as {_unpivoted(relation, source.wide)}")
+
+
+def digest(shop: Shop, table_sources: list[Source]) -> str:
+    """Identifies the files behind a table and how they are read; "" when that cannot be told from one list of files."""
+    if any("$folder" in source.query for source in table_sources):
+        return ""
+    described = [repr(contract.TABLES), *(source.model_dump_json() for source in table_sources)]
+    for source in table_sources:
+        paths = sorted(glob.glob(shop.locate(source.path), recursive=True)) if source.path else []  # noqa: PTH207
+        if not paths:
+            return ""
+        described += [f"{path} {(stat := Path(path).stat()).st_size} {stat.st_mtime_ns}" for path in paths]
+    return hashlib.sha256("\n".join([*described, shop.timezone]).encode()).hexdigest()
 
 
 def _files(shop: Shop, source: Source) -> str:

@@ -2,7 +2,9 @@
 in one sentence."""
 
 import gzip
+import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -104,7 +106,10 @@ def test_the_same_source_again_adds_nothing(tmp_path: Path) -> None:
     shop = written(tmp_path, [*GOOD, "3,gaze,2026-01-01 10:00:00,u1,a,,1,"])
     first, fingerprint = events(shop), Lake(shop).fingerprint()
     again = events(shop)
+    os.utime(tmp_path / "events.csv", (0, 0))
+    read_again = events(shop)
     assert (first.accepted, again.accepted, again.duplicate) == (2, 0, 2)
+    assert replace(read_again, source=again.source) == again
     assert Lake(shop).fingerprint() == fingerprint
     assert pq.read_table(Lake(shop).quarantine / "events.parquet").num_rows == 1
 
