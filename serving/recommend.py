@@ -6,7 +6,7 @@ als            what people with such a history buy (implicit matrix factorisatio
 repeat         what this person buys again and again
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from serving.artifact import Artifact, Json
 
 TIERS = ("popularity", "cooccurrence", "als", "repeat")
+CONTEXT_BLEND = {"cooccurrence": 1.0, "als": 0.35, "popularity": 0.05}
+"""Weights beside items being looked at: what goes with them first; not tuned."""
+
 REASONS = {
     "popularity": "popular now",
     "cooccurrence": "bought together with what was chosen before",
@@ -64,6 +67,8 @@ class Recommender:
         self._history_items = artifact.array("history_items")
         self._history_weights = artifact.array("history_weights")
         self.user_ids: list[str] = artifact.json("user_ids")
+        self._popular = scaled(np.array(self.popularity))
+        self._tiers = {"cooccurrence": self._cooccurrence, "als": self._als, "repeat": self._repeat}
         self._item_index = {item_id: index for index, item_id in enumerate(self.item_ids)}
         self._user_index = {user_id: index for index, user_id in enumerate(self.user_ids)}
 
@@ -76,10 +81,9 @@ class Recommender:
         known = self.history(request["user_id"])
         context = self._context(request["item_ids"])
         excluded = np.concatenate([context.items, self._context(request["exclude_ids"]).items])
-        parts = self.tier_scores(context if len(context) else known)
-        if len(context):
-            parts["repeat"][:] = 0
-        total = self._blended(parts)
+        history, weights = (context, CONTEXT_BLEND) if len(context) else (known, self.blend)
+        parts = self._weighted(history, weights)
+        total = self._total(parts)
         total[excluded] = -np.inf
         chosen = best(total, request["n"])
         return {
@@ -98,25 +102,22 @@ class Recommender:
 
     def scores(self, history: History) -> Scores:
         """The blended score of every item for one history, shape (n_items,)."""
-        return self._blended(self.tier_scores(history))
+        return self._total(self._weighted(history, self.blend))
 
-    def tier_scores(self, history: History) -> dict[str, Scores]:
-        """Every tier's scores, shape (n_items,) each, scaled so that its best item has 1."""
-        popularity = scaled(np.array(self.popularity))
+    def tier_scores(self, history: History, tiers: Sequence[str] = TIERS) -> dict[str, Scores]:
+        """The scores of some tiers, shape (n_items,) each, scaled so that a tier's best item has 1."""
         if not len(history):
-            nothing = np.zeros_like(popularity)
-            return {"popularity": popularity, "cooccurrence": nothing, "als": nothing, "repeat": nothing.copy()}
-        return {
-            "popularity": popularity,
-            "cooccurrence": scaled(self._cooccurrence(history)),
-            "als": scaled(self.item_factors @ self._folded_in(history)),
-            "repeat": scaled(self._repeat(history)),
-        }
+            return {t: self._popular if t == "popularity" else np.zeros_like(self._popular) for t in tiers}
+        return {tier: self._popular if tier == "popularity" else scaled(self._tiers[tier](history)) for tier in tiers}
 
     def _cooccurrence(self, history: History) -> Scores:
         found = self.neighbour_scores[history.items] * history.weights[:, None]
         places = self.neighbours[history.items]
         return np.bincount(places.ravel(), found.ravel(), len(self.item_ids)).astype(np.float32)
+
+    def _als(self, history: History) -> Scores:
+        scores: Scores = self.item_factors @ self._folded_in(history)
+        return scores
 
     def _repeat(self, history: History) -> Scores:
         scores = np.zeros(len(self.item_ids), np.float32)
@@ -133,19 +134,24 @@ class Recommender:
         weighted = factors * confidence[:, None]
         return np.linalg.solve(self.gram + factors.T @ weighted, (factors + weighted).sum(axis=0)).astype(np.float32)
 
-    def _blended(self, parts: dict[str, Scores]) -> Scores:
+    def _weighted(self, history: History, weights: Mapping[str, float]) -> dict[str, Scores]:
+        """What each tier that has a weight adds to the scores."""
+        parts = self.tier_scores(history, [tier for tier, weight in weights.items() if weight])
+        return {tier: np.float32(weights[tier]) * scores for tier, scores in parts.items()}
+
+    def _total(self, parts: Mapping[str, Scores]) -> Scores:
         total = np.zeros(len(self.item_ids), np.float32)
-        for tier, scores in parts.items():
-            total += self.blend[tier] * scores
-        return total if total.any() else parts["popularity"].copy()
+        for scores in parts.values():
+            total += scores
+        return total if total.any() else self._popular.copy()
 
     def _context(self, item_ids: Sequence[str]) -> History:
         items = np.array([self._item_index[i] for i in dict.fromkeys(item_ids) if i in self._item_index], np.int32)
         return History(items, np.ones(len(items), np.float32))
 
-    def _item(self, index: int, total: Scores, parts: dict[str, Scores], explain: bool) -> Json:
-        shares = {tier: float(self.blend[tier] * scores[index]) for tier, scores in parts.items()}
-        leading = max(shares, key=shares.__getitem__)
+    def _item(self, index: int, total: Scores, parts: Mapping[str, Scores], explain: bool) -> Json:
+        shares = {tier: float(scores[index]) for tier, scores in parts.items()}
+        leading = max(shares, key=shares.__getitem__) if any(shares.values()) else "popularity"
         item = {"item_id": self.item_ids[index], "score": float(total[index]), "reason": REASONS[leading]}
         return {**item, "tiers": shares} if explain else item
 
