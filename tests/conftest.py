@@ -12,9 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import settings
 
 from features import contract
 from features.engine import Engine, duckdb_engine, empty
+
+settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
+settings.load_profile("unhurried")
 
 FIRST_DAY = datetime(2024, 1, 1)
 N_DAYS = 120
