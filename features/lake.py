@@ -13,7 +13,7 @@ from features.engine import DuckDB, Engine, with_contract
 from features.errors import UserError
 from features.home import home
 from features.shops import Shop
-from features.windows import period_start
+from features.windows import FIRST_INSTANT, period_start
 
 MEMORY_LIMIT = "3GB"
 PARTITIONS = ("lake_batch", "lake_day")
@@ -68,6 +68,11 @@ class Lake:
             raise UserError(f"shop {self.shop.name} has no data yet: run `shopkeeper ingest --shop {self.shop.name}`")
         last_period = datetime(last_date.year, last_date.month, last_date.day, tzinfo=UTC)
         return last_period + timedelta(days=7 if self.shop.demand_frequency == "week" else 1)
+
+    def after_last_event(self) -> datetime:
+        """The first instant at which every event is known; midnight of 1970 when there is none."""
+        last = self.engine().select("select max(event_timestamp) as last from events")["last"][0].as_py()
+        return FIRST_INSTANT if last is None else last.replace(tzinfo=UTC) + timedelta(microseconds=1)
 
     def fingerprint(self) -> str:
         """Identifies the content: sha256 over the batches' names and file sizes."""

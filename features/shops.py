@@ -45,7 +45,8 @@ class Source(_Strict):
     """Where one table, or a part of it, comes from; columns are ours = theirs."""
 
     path: str = ""
-    """Parquet or CSV (.gz), a glob too; relative to the TOML file, absolute, or ``package:NAME/FILE``."""
+    """Parquet, CSV, or text (.txt, .json) whose lines ``query`` takes apart; .gz too, and globs; relative to the TOML
+    file, absolute, or ``package:NAME/FILE``."""
     url: str = ""
     """Database, as SQLAlchemy writes it; needs ``query``."""
     query: str = ""

@@ -17,9 +17,16 @@ from features.shops import Shop, Source, Wide
 CHUNK_ROWS = 100_000
 REJECTS = "rejected_lines"
 
+LINES = (".txt", ".json", ".jsonl")
+"""Text without columns of its own: a source's query takes its lines apart."""
+
+_WHOLE_LINES = (
+    "header = false, auto_detect = false, delim = '\\x01', quote = '', escape = '', max_line_size = 100000000"
+)
+
 
 def read(connection: duckdb.DuckDBPyConnection, shop: Shop, source: Source, scratch: Path) -> None:
-    """Create the view ``source`` over what a source holds; a CSV's columns are text.
+    """Create the view ``source`` over what a source holds; a CSV's columns are text, other text has ``line``.
 
     Lines of a CSV that do not have its header's columns are found in the table ``rejected_lines`` once it was read.
 
@@ -58,6 +65,8 @@ def _files(shop: Shop, source: Source) -> str:
     listed = ", ".join(literal(path) for path in paths)
     if paths[0].endswith(".parquet"):
         return f"read_parquet([{listed}], union_by_name = true)"
+    if paths[0].removesuffix(".gz").endswith(LINES):
+        return f"read_csv([{listed}], columns = {{'line': 'VARCHAR'}}, {_WHOLE_LINES})"
     return (
         f"read_csv([{listed}], all_varchar = true, header = true, encoding = {literal(source.encoding)}, "
         f"store_rejects = true, rejects_table = '{REJECTS}')"

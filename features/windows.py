@@ -5,11 +5,12 @@ window, ``truth`` what was known when the window closed. No query over ``past`` 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from features.engine import Engine
+from features.errors import UserError
 
 Frequency = Literal["day", "week"]
 
@@ -26,6 +27,9 @@ class Window:
     end : first instant after the window, UTC.
     since : the truth's own events begin here; ``truth`` holds what came before too, for who a device belongs to is only
         seen there.
+    fitted : what models may be fitted on: the past or, in the protocols of publications, its train part alone; the
+        validation part is known when the test is asked, but was not learned from.
+    inner : the window on which such a protocol chooses settings; absent: whoever fits cuts one from the past's end.
     """
 
     name: str
@@ -35,6 +39,8 @@ class Window:
     past: Engine
     known_future: Engine
     truth: Engine
+    fitted: Engine
+    inner: "Window | None" = None
 
 
 def before(engine: Engine, as_of: datetime) -> Engine:
@@ -68,14 +74,16 @@ def planned(engine: Engine, as_of: datetime, end: datetime) -> Engine:
 
 def time_window(engine: Engine, as_of: datetime, end: datetime) -> Window:
     """The window of a global time split."""
+    past = before(engine, as_of)
     return Window(
         name=f"{as_of:%Y-%m-%d}",
         as_of=as_of,
         end=end,
         since=as_of,
-        past=before(engine, as_of),
+        past=past,
         known_future=planned(engine, as_of, end),
         truth=before(engine, end),
+        fitted=past,
     )
 
 
@@ -86,41 +94,88 @@ def rolling(engine: Engine, end: datetime, length: timedelta, n_windows: int = 1
         yield time_window(engine, as_of, as_of + length)
 
 
-_RANKED = """
-    select events.*, row_number() over (
-        partition by known_events.person_id order by events.event_timestamp desc, events.event_id desc
-    ) as from_last
+_FROM_LAST = """
+    select events.*
     from events
-    join known_events on events.event_id = known_events.event_id
-    where events.item_id is not null
+    join (
+        select
+            event_id,
+            row_number() over (partition by person_id order by event_timestamp desc, event_id desc) as from_last
+        from known_events
+        where item_id is not null and event_name in ('view_item', 'add_to_cart', 'purchase')
+    ) placed on events.event_id = placed.event_id
+    where from_last {condition}
 """
 
 
-def leave_one_out(engine: Engine, end: datetime, part: Literal["valid", "test"] = "test") -> Window:
-    """Each person's last item event before ``end`` is the truth of ``test``, the one before it that of ``valid``.
+def leave_one_out(engine: Engine, end: datetime) -> Window:
+    """Each person's last item event before ``end`` is the truth, the one before it that of ``inner``, the rest fitted.
 
     Time is not global here: a person's past may lie after another's truth, as the published protocols have it.
     """
-    held = 1 if part == "test" else 2
-    ranked = before(engine, end).narrow({"events": _RANKED}, as_of=end)
-    return _parted(ranked, f"leave_one_out_{part}", end, f"from_last > {held}", f"from_last = {held}")
+    parts = {part: _FROM_LAST.format(condition=part) for part in ("> 2", "> 1", "= 2", "= 1")}
+    known = before(engine, end)
+    inner = _parted(known, "leave_one_out_valid", end, parts["> 2"], parts["= 2"], parts["> 2"])
+    return replace(_parted(known, "leave_one_out", end, parts["> 1"], parts["= 1"], parts["> 2"]), inner=inner)
 
 
-def given(engine: Engine, end: datetime, part: Literal["valid", "test"] = "test") -> Window:
-    """The split that the events' own ``split`` column gives before ``end``: train, valid, test."""
-    known = "split = 'train'" if part == "valid" else "split in ('train', 'valid')"
-    return _parted(before(engine, end), f"given_{part}", end, known, f"split = '{part}'")
+PARTS = ("train", "valid", "test", "context")
+"""What the events' own ``split`` column may say."""
 
 
-def _parted(engine: Engine, name: str, end: datetime, past: str, truth: str) -> Window:
+def given(engine: Engine, end: datetime) -> Window:
+    """The split that the events' own ``split`` column gives before ``end``.
+
+    train is fitted, valid is the truth of ``inner``, test the truth; ``context`` is known when the test is asked, but
+    neither fitted nor judged. Without valid, ``inner`` holds out the last event of each person in train.
+
+    Raises UserError when an event with an item says anything else, or nothing, and when there is no test.
+    """
+    known = before(engine, end)
+    parts = _parts(known)
+    train, valid, test_part, not_test = (
+        f"select * from events where split in ({part})"
+        for part in ("'train'", "'valid'", "'test'", "'train', 'valid', 'context'")
+    )
+    test = _parted(known, "given", end, not_test, test_part, train)
+    if "valid" in parts:
+        return replace(test, inner=_parted(known, "given_valid", end, train, valid, train))
+    return replace(test, inner=_without_last(test.fitted, "given_valid", end))
+
+
+def for_tuning(window: Window) -> Window:
+    """The inner window of such a protocol as one to choose settings on: its own inner one lies within what it fits."""
+    assert window.inner is not None, "windows of time are tuned on earlier ones"
+    inner = _without_last(window.inner.fitted, f"{window.inner.name}_valid", window.end)
+    return replace(window.inner, fitted=inner.fitted, inner=inner)
+
+
+def _without_last(engine: Engine, name: str, end: datetime) -> Window:
+    """Each person's last event is the truth, the others the past and what is fitted."""
+    earlier = _FROM_LAST.format(condition="> 1")
+    return _parted(engine, name, end, earlier, _FROM_LAST.format(condition="= 1"), earlier)
+
+
+def _parts(engine: Engine) -> set[str]:
+    said = engine.select("select distinct split from events where item_id is not null")["split"].to_pylist()
+    if unknown := sorted(str(part or "nothing") for part in said if part not in PARTS):
+        raise UserError(f"column `split` of events says {', '.join(unknown[:5])}: it may say {', '.join(PARTS)}")
+    if "test" not in said:
+        raise UserError("column `split` of events never says test: mark the events that are to be predicted")
+    return set(said)
+
+
+def _parted(engine: Engine, name: str, end: datetime, past: str, truth: str, fitted: str) -> Window:
+    """A window whose parts are SELECTs over the events, which may ask what was known at ``$as_of``."""
     return Window(
         name=name,
         as_of=end,
         end=end,
         since=FIRST_INSTANT,
-        past=engine.narrow({"events": f"select * from events where {past}"}),
+        past=engine.narrow({"events": past}, as_of=end),
         known_future=planned(engine, end, end),
-        truth=engine.narrow({"events": f"select * from events where {truth}"}),
+        truth=engine.narrow({"events": truth}, as_of=end),
+        fitted=engine.narrow({"events": fitted}, as_of=end),
     )
 
 

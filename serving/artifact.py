@@ -4,6 +4,7 @@
 ``NAME.npy``        one array, memory-mapped by whoever reads it
 ``NAME.json``       lists such as ids and feature names
 ``NAME.txt``        LightGBM models
+``NAME.onnx``       torch models
 ``golden.json``     requests with the answers recorded at export, replayed when the artifact is loaded
 """
 
@@ -64,6 +65,9 @@ class Artifact:
 
     def text(self, name: str) -> str:
         return self._file(f"{name}.txt").read_text()
+
+    def onnx(self, name: str) -> bytes:
+        return self._file(f"{name}.onnx").read_bytes()
 
     def _file(self, name: str) -> Path:
         path = self.folder / name
@@ -136,6 +140,9 @@ class Draft:
 
     def text(self, name: str, value: str) -> None:
         (self.folder / f"{name}.txt").write_text(value)
+
+    def onnx(self, name: str, value: bytes) -> None:
+        (self.folder / f"{name}.onnx").write_bytes(value)
 
     def golden(self, load: Callable[[Artifact], Scorer], requests: Sequence[Json]) -> None:
         """Record what the scorer answers to these requests from the files written so far."""

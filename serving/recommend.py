@@ -1,74 +1,41 @@
-"""Answers what a visitor would like: four tiers scored over the whole catalogue, blended.
-
-popularity     what everybody buys now
-cooccurrence   what is bought with the items of the history
-als            what people with such a history buy (implicit matrix factorisation, folded in per request)
-repeat         what this person buys again and again
-"""
+"""Answers what a visitor would like: the tiers' scores over the whole catalogue, blended by the kind of question."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.histories import Histories
+from serving import tiers
 from serving.artifact import Artifact, Json
+from serving.rerank import Reranker
+from serving.tier_classes import CLASSES
+from serving.tiers import Scores, Tier
 
-TIERS = ("popularity", "cooccurrence", "als", "repeat")
-CONTEXT_BLEND = {"cooccurrence": 1.0, "als": 0.35, "popularity": 0.05}
-"""Weights beside items being looked at: what goes with them first; not tuned."""
+Question = Literal["personal", "similar"]
+"""What goes with a person's history, or with the items that are being looked at."""
 
-REASONS = {
-    "popularity": "popular now",
-    "cooccurrence": "bought together with what was chosen before",
-    "als": "bought by people with a similar history",
-    "repeat": "bought before",
-}
-
-Scores = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """What is known of one visitor: item indices int32 [n] and their weights float32 [n]."""
-
-    items: NDArray[np.int32]
-    weights: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-
-NOBODY = History(np.empty(0, np.int32), np.empty(0, np.float32))
+CONTEXT_KIND = "view_item"
 
 
 class Recommender:
-    """The blend of tiers over one artifact; every array is float32 and memory-mapped.
+    """The blend of an artifact's tiers.
 
-    popularity : shape (n_items,)
-    neighbours, neighbour_scores : shape (n_items, n_neighbours); int32 indices and scores, zero where there are fewer
-    item_factors : shape (n_items, n_factors)
-    gram : shape (n_factors, n_factors); sum of the items' outer products plus the regularisation on the diagonal
-    blend : weight of each tier for visitors with a history
+    histories : what was known of ``user_ids`` when the artifact was exported
+    blend : weight of each tier, by question; a tier without weight is not scored
+    repeats : whether what a person already has may be recommended again
     """
 
     def __init__(self, artifact: Artifact) -> None:
         self.item_ids: list[str] = artifact.json("item_ids")
-        self.popularity = artifact.array("popularity")
-        self.neighbours = artifact.array("neighbours")
-        self.neighbour_scores = artifact.array("neighbour_scores")
-        self.item_factors = artifact.array("item_factors")
-        self.gram = artifact.array("gram")
-        settings = artifact.json("blend")
-        self.blend: dict[str, float] = settings["weights"]
-        self.confidence: float = settings["confidence"]
-        self._history_starts = artifact.array("history_starts")
-        self._history_items = artifact.array("history_items")
-        self._history_weights = artifact.array("history_weights")
         self.user_ids: list[str] = artifact.json("user_ids")
-        self._popular = scaled(np.array(self.popularity))
-        self._tiers = {"cooccurrence": self._cooccurrence, "als": self._als, "repeat": self._repeat}
+        self.histories = Histories(*(artifact.array(f"histories.{name}") for name in Histories.__slots__))
+        settings = artifact.json("recommender")
+        self.repeats: bool = settings["repeats"]
+        self.blend: dict[Question, dict[str, float]] = settings["blend"]
+        self.tiers: dict[str, Tier] = {name: tiers.load(artifact, name, CLASSES[name]) for name in settings["tiers"]}
+        self.reranker = Reranker.load(artifact) if settings["is_reranked"] else None
         self._item_index = {item_id: index for index, item_id in enumerate(self.item_ids)}
         self._user_index = {user_id: index for index, user_id in enumerate(self.user_ids)}
 
@@ -79,83 +46,84 @@ class Recommender:
     def answer(self, request: Json) -> Json:
         """The best ``n`` items for a user, for the items being looked at, for both, or for nobody in particular."""
         known = self.history(request["user_id"])
-        context = self._context(request["item_ids"])
-        excluded = np.concatenate([context.items, self._context(request["exclude_ids"]).items])
-        history, weights = (context, CONTEXT_BLEND) if len(context) else (known, self.blend)
-        parts = self._weighted(history, weights)
-        total = self._total(parts)
-        total[excluded] = -np.inf
-        chosen = best(total, request["n"])
+        context = Histories.of(self._known_items(request["item_ids"]), CONTEXT_KIND)
+        asked, question = (context, "similar") if len(context) else (known, "personal")
+        parts = self.parts(asked, question)  # type: ignore[arg-type]
+        total = self._ordered(asked, parts, question)[0]  # type: ignore[arg-type]
+        total[context.items] = -np.inf
+        total[self._known_items(request["exclude_ids"])] = -np.inf
+        if not self.repeats:
+            total[known.items] = -np.inf
         return {
-            "items": [self._item(index, total, parts, request["explain"]) for index in chosen],
+            "items": [self._item(index, total, parts, request["explain"]) for index in best(total, request["n"])],
             "tier": "similar" if len(context) else "personal" if len(known) else "popular",
             "degraded": self._degraded(request, known, context),
         }
 
-    def history(self, user_id: str | None) -> History:
+    def history(self, user_id: str | None) -> Histories:
         """What was known of a user when the artifact was exported; empty for a stranger."""
         user = self._user_index.get(user_id) if user_id is not None else None
-        if user is None:
-            return NOBODY
-        rows = slice(self._history_starts[user], self._history_starts[user + 1])
-        return History(self._history_items[rows], self._history_weights[rows])
+        return Histories.of([]) if user is None else self.histories.take(np.array([user]))
 
-    def scores(self, history: History) -> Scores:
-        """The blended score of every item for one history, shape (n_items,)."""
-        return self._total(self._weighted(history, self.blend))
+    def scores(self, histories: Histories, question: Question = "personal") -> Scores:
+        """What is answered from: the blended score of every item, re-ranked, shape (n_users, n_items)."""
+        return self._ordered(histories, self.parts(histories, question), question)
 
-    def tier_scores(self, history: History, tiers: Sequence[str] = TIERS) -> dict[str, Scores]:
-        """The scores of some tiers, shape (n_items,) each, scaled so that a tier's best item has 1."""
-        if not len(history):
-            return {t: self._popular if t == "popularity" else np.zeros_like(self._popular) for t in tiers}
-        return {tier: self._popular if tier == "popularity" else scaled(self._tiers[tier](history)) for tier in tiers}
+    def blended(self, histories: Histories, question: Question = "personal") -> Scores:
+        """The blended score of every item, shape (n_users, n_items)."""
+        return self._popular_for_strangers(histories, total_of(self.parts(histories, question)))
 
-    def _cooccurrence(self, history: History) -> Scores:
-        found = self.neighbour_scores[history.items] * history.weights[:, None]
-        places = self.neighbours[history.items]
-        return np.bincount(places.ravel(), found.ravel(), len(self.item_ids)).astype(np.float32)
+    def parts(self, histories: Histories, question: Question) -> dict[str, Scores]:
+        """What each tier that has a weight adds to the scores, shape (n_users, n_items) each.
 
-    def _als(self, history: History) -> Scores:
-        scores: Scores = self.item_factors @ self._folded_in(history)
-        return scores
-
-    def _repeat(self, history: History) -> Scores:
-        scores = np.zeros(len(self.item_ids), np.float32)
-        scores[history.items] = history.weights
-        return scores
-
-    def _folded_in(self, history: History) -> Scores:
-        """The user's factors given the items': one exact least-squares step of implicit ALS.
-
-        Source: Hu, Koren, Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008, equation 4.
+        Scores are standardised: each person's have mean 0 and variance 1 over the catalogue. Where nobody has a history
+        there is popularity alone.
         """
-        factors = self.item_factors[history.items]
-        confidence = self.confidence * history.weights
-        weighted = factors * confidence[:, None]
-        return np.linalg.solve(self.gram + factors.T @ weighted, (factors + weighted).sum(axis=0)).astype(np.float32)
+        if not len(histories):
+            return {"popularity": standardised(self.tiers["popularity"].scores(histories))}
+        return {
+            tier: np.float32(weight) * standardised(self.tiers[tier].scores(histories))
+            for tier, weight in self.blend[question].items()
+            if weight
+        }
 
-    def _weighted(self, history: History, weights: Mapping[str, float]) -> dict[str, Scores]:
-        """What each tier that has a weight adds to the scores."""
-        parts = self.tier_scores(history, [tier for tier, weight in weights.items() if weight])
-        return {tier: np.float32(weights[tier]) * scores for tier, scores in parts.items()}
+    def _ordered(self, histories: Histories, parts: Mapping[str, Scores], question: Question) -> Scores:
+        total = total_of(parts)
+        if self.reranker is not None and question == "personal" and len(histories):
+            total = self._reranked(self.reranker, histories, parts, total)
+        return self._popular_for_strangers(histories, total)
 
-    def _total(self, parts: Mapping[str, Scores]) -> Scores:
-        total = np.zeros(len(self.item_ids), np.float32)
-        for scores in parts.values():
-            total += scores
-        return total if total.any() else self._popular.copy()
+    def _reranked(self, reranker: Reranker, histories: Histories, parts: Mapping[str, Scores], total: Scores) -> Scores:
+        """The blend in the re-ranker's order, in which seen items keep their place where they are not to be shown."""
+        if self.repeats:
+            return reranker.reranked(histories, parts, total)
+        seen = histories.users, histories.items
+        unseen = total.copy()
+        unseen[seen] = -np.inf
+        ordered = reranker.reranked(histories, parts, unseen)
+        ordered[seen] = total[seen]
+        return ordered
 
-    def _context(self, item_ids: Sequence[str]) -> History:
-        items = np.array([self._item_index[i] for i in dict.fromkeys(item_ids) if i in self._item_index], np.int32)
-        return History(items, np.ones(len(items), np.float32))
+    def _popular_for_strangers(self, histories: Histories, total: Scores) -> Scores:
+        strangers = histories.lengths == 0
+        if strangers.any():
+            total[strangers] = self.tiers["popularity"].scores(histories)[strangers]
+        return total
 
-    def _item(self, index: int, total: Scores, parts: Mapping[str, Scores], explain: bool) -> Json:
-        shares = {tier: float(scores[index]) for tier, scores in parts.items()}
-        leading = max(shares, key=shares.__getitem__) if any(shares.values()) else "popularity"
-        item = {"item_id": self.item_ids[index], "score": float(total[index]), "reason": REASONS[leading]}
-        return {**item, "tiers": shares} if explain else item
+    def _known_items(self, item_ids: Sequence[str]) -> list[int]:
+        return [self._item_index[i] for i in dict.fromkeys(item_ids) if i in self._item_index]
 
-    def _degraded(self, request: Json, known: History, context: History) -> list[str]:
+    def _item(self, index: int, total: NDArray[np.float32], parts: Mapping[str, Scores], explain: bool) -> Json:
+        shares = {tier: float(scores[0, index]) for tier, scores in parts.items()}
+        leading = max(shares, key=shares.__getitem__)
+        reason = self.tiers[leading].reason
+        item: dict[str, Any] = {"item_id": self.item_ids[index], "score": float(total[index]), "reason": reason}
+        if not explain:
+            return item
+        reordered = {} if self.reranker is None else {"reranker": float(total[index]) - sum(shares.values())}
+        return {**item, "tiers": shares | reordered}
+
+    def _degraded(self, request: Json, known: Histories, context: Histories) -> list[str]:
         causes = []
         if request["user_id"] is not None and not len(known):
             causes.append("the user has no history yet")
@@ -164,10 +132,26 @@ class Recommender:
         return causes
 
 
-def scaled(scores: Scores) -> Scores:
-    """Scores divided by the best one; all zero when none is above zero."""
-    top = scores.max(initial=0.0)
-    return scores / top if top > 0 else np.zeros_like(scores)
+def standardised(scores: Scores) -> Scores:
+    """Each row shifted and scaled to mean 0 and variance 1; a row of equal scores becomes zero.
+
+    >>> standardised(np.array([[1.0, 3.0], [2.0, 2.0]], np.float32))
+    array([[-1.,  1.],
+           [ 0.,  0.]], dtype=float32)
+    """
+    centred: Scores = scores - scores.mean(axis=1, keepdims=True)
+    deviation = np.sqrt(np.einsum("ui,ui->u", centred, centred) / max(scores.shape[1], 1))
+    centred *= np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 1e-12)[:, None]
+    return centred
+
+
+def total_of(parts: Mapping[str, Scores]) -> Scores:
+    """The sum of what the tiers add, shape (n_users, n_items)."""
+    first, *others = parts.values()
+    total = first.copy()
+    for scores in others:
+        total += scores
+    return total
 
 
 def best(scores: NDArray[np.floating], n: int) -> list[int]:

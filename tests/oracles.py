@@ -16,16 +16,7 @@ import pyarrow as pa
 Row = dict[str, Any]
 Shop = Mapping[str, list[Row]]
 
-PARAMETERS: dict[str, float] = {
-    "view_weight": 1.0,
-    "cart_weight": 3.0,
-    "purchase_weight": 5.0,
-    "half_life_days": 30.0,
-    "period_days": 7,
-    "by_location": 1,
-    "least_periods": 2,
-}
-LEARNT_FROM = ("view_item", "add_to_cart", "purchase")
+PARAMETERS = {"period_days": 7, "by_location": 1, "least_periods": 2}
 THURSDAY = date(1970, 1, 1)
 
 
@@ -146,37 +137,19 @@ def _visited(events: list[Row], as_of: datetime) -> Row:
     }
 
 
-def affinities(shop: Shop, as_of: datetime, since: datetime, half_life_days: float, **weights: Any) -> list[Row]:
-    weight = dict(zip(LEARNT_FROM, ("view_weight", "cart_weight", "purchase_weight"), strict=True))
-    return [
-        {
-            "person_id": person,
-            "item_id": item,
-            "affinity": sum(
-                weights[weight[event["event_name"]]] * 0.5 ** (age_days(event, as_of) / half_life_days)
-                for event in events
-            ),
-            "n_purchases": len(named(events, "purchase")),
-        }
-        for (person, item), events in grouped(
-            (event for event in _learnt_from(shop, as_of) if event["event_timestamp"] >= since), "person_id", "item_id"
-        ).items()
-    ]
+def histories(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
+    learnt_from = ("view_item", "add_to_cart", "purchase")
+    known = [event for event in visible(known_events(shop, as_of), shop) if event["event_name"] in learnt_from]
+    return [{**event, "visit_id": _visit(event)} for event in sorted(known, key=_whose_and_when)]
 
 
-def visits(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
-    pairs = {
-        (
-            event["transaction_id"] or event["session_id"] or f"{event['person_id']}#{event['event_timestamp'].date()}",
-            event["item_id"],
-        )
-        for event in _learnt_from(shop, as_of)
-    }
-    return [{"visit_id": visit, "item_id": item} for visit, item in pairs]
+def _visit(event: Row) -> str:
+    day = f"{event['person_id']}#{event['event_timestamp'].date()}"
+    return event["transaction_id"] or event["session_id"] or day
 
 
-def _learnt_from(shop: Shop, as_of: datetime) -> list[Row]:
-    return [event for event in visible(known_events(shop, as_of), shop) if event["event_name"] in LEARNT_FROM]
+def _whose_and_when(event: Row) -> tuple[str, datetime, str]:
+    return event["person_id"], *when(event)
 
 
 def daily_demand(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
@@ -361,17 +334,16 @@ def sign(event: Row) -> int:
 ORACLES: dict[str, Callable[..., list[Row]]] = {
     oracle.__name__: oracle
     for oracle in (
-        affinities,
         customer_features,
         daily_demand,
         daily_kpis,
+        histories,
         item_features,
         known_events,
         kpis,
         period_demand,
         repurchase_labels,
         sessions,
-        visits,
     )
 }
 

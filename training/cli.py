@@ -22,7 +22,7 @@ from features.lake import Lake
 from features.shops import load_shop
 from serving import launch, settings
 from training import answers, pipeline, promotion, tracking
-from training.config import Config, load_config
+from training.config import Config, load_config, to_toml
 from training.console import Speaker, show_reports, show_rows
 from training.device import Choice, choose
 from training.families import Family, family
@@ -120,11 +120,46 @@ def evaluate(
     """Judge a configuration, or a version's, against the baselines on windows that it has not seen."""
     speaker, found, of = Speaker(json), load_shop(shop), family(task)
     chosen = _configuration_of(found.name, of, version) if version else _configured(of, config, overrides)
-    engine, end, on = Lake(found).engine(), _instant(until) or Lake(found).end(), choose(_device(device))
-    of_split = pipeline.windows(engine, found, of, chosen, end, _split(split), windows)
-    rows = pipeline.evaluate(found, of, chosen, on, of_split, _split(split))
+    lake, on, by = Lake(found), choose(_device(device)), _split(split)
+    end = _instant(until) or pipeline.end(lake, by)
+    of_split = pipeline.windows(lake.engine(), found, of, chosen, end, by, windows)
+    rows = pipeline.evaluate(found, of, chosen, on, of_split, by)
     show_rows(speaker, f"{found.name}.{task}, {split} split", rows)
     speaker.result({"rows": rows})
+
+
+@app.command()
+def tune(
+    task: TaskArgument,
+    shop: ShopOption,
+    search: Annotated[
+        Path | None, typer.Option("--search", help="TOML; absent: configs/TASK/best.search.toml.")
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", min=1, help="How many configurations to try now.")] = 20,
+    out: Annotated[Path | None, typer.Option("--out", help="TOML to write; absent: beside the shop's lake.")] = None,
+    split: Annotated[str, typer.Option("--split", help="time, leave_one_out or given.")] = "time",
+    until: UntilOption = "",
+    device: DeviceOption = "auto",
+    windows: WindowsOption = 1,
+    json: JsonOption = False,
+) -> None:
+    """Search a better configuration on windows before the one that will judge it; a later run goes on with it."""
+    from training import tuning
+
+    speaker, found, of, by = Speaker(json), load_shop(shop), family(task), _split(split)
+    space, path = tuning.load_search(of.task, search)
+    lake, base = Lake(found), load_config(of.config, of.task, path.parent / space.config, [])
+    end = _instant(until) or pipeline.end(lake, by)
+    on = pipeline.tuning_windows(lake.engine(), found, of, base, end, by, windows)
+    tell = lambda number, value, values: speaker.say(f"trial {number}: {space.metric} {value:.5f} with {values}")  # noqa: E731
+    best = tuning.tune(found, of, space, path, on, by, choose(_device(device)), trials, tell)
+    out = out or home() / found.name / f"{of.task}.toml"
+    tuned = tuning.laid_over(of, path.parent / space.config, best)
+    out.write_text(
+        f"# Found by `shopkeeper tune {task} --shop {shop} --search {path}`.\n{to_toml(tuned.model_dump())}\n"
+    )
+    speaker.say(f"the best configuration is in {out}: try it with --config {out}")
+    speaker.result({"best": best, "out": str(out)})
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """Configurations: TOML files checked by pydantic; a key has the name of what it sets and of the tracked parameter."""
 
+import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -53,12 +54,17 @@ def load_config(model: type[Loaded], task: Task, path: Path | None = None, setti
     """
     path = path or CONFIG_FOLDER / task / "best.toml"
     if not path.is_file():
-        known = ", ".join(str(file) for file in sorted((CONFIG_FOLDER / task).glob("*.toml")))
+        known = ", ".join(str(file) for file in configurations(task))
         raise UserError(f"no configuration {path}: there are {known}")
     content = read_toml(path)
     for setting in settings:
         _lay_over(content, setting)
     return checked(model, content, path)
+
+
+def configurations(task: str) -> list[Path]:
+    """The configurations that are shipped for a task, without its searches."""
+    return sorted(path for path in (CONFIG_FOLDER / task).glob("*.toml") if not path.stem.endswith(".search"))
 
 
 def _lay_over(content: dict[str, Any], setting: str) -> None:
@@ -76,6 +82,22 @@ def _toml_value(text: str) -> Any:  # noqa: ANN401
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def to_toml(content: Mapping[str, Any], heading: str = "") -> str:
+    """Nested tables as TOML, without what is None.
+
+    >>> print(to_toml({"a": 1, "b": {"c": [True, "x"]}}))
+    a = 1
+    <BLANKLINE>
+    [b]
+    c = [true, "x"]
+    """
+    values = {key: value for key, value in content.items() if value is not None and not isinstance(value, dict)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    tables = [(f"{heading}{key}", value) for key, value in content.items() if isinstance(value, dict)]
+    below = [f"[{name}]\n{to_toml(value, f'{name}.')}".strip() for name, value in tables]
+    return "\n\n".join(part for part in ["\n".join(lines), *below] if part)
 
 
 def flat(config: Config) -> dict[str, Any]:

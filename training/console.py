@@ -1,5 +1,6 @@
 """How commands speak: tables and progress for people, one JSON object as the last line for machines."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Column, Table
 
 from features.ingest import TableReport
-from training.evaluation import Row
+from training.evaluation import MINUS, Row, headline
 
 Announce = Callable[[str], None]
 
@@ -94,9 +95,29 @@ def show_reports(speaker: Speaker, reports: list[TableReport]) -> None:
 
 
 def show_rows(speaker: Speaker, title: str, rows: list[Row]) -> None:
-    """An evaluation table, a line per model and metric."""
+    """An evaluation table, a line per model and metric: what speaks of everybody, and lists of the usual length."""
+    shown = [row for row in headline(rows) if _is_of_usual_length(row)]
+    alone, compared = ([row for row in shown if (MINUS in row.model) == paired] for paired in (False, True))
     speaker.table(
-        title,
+        f"{title}, masked" if any(row.masked for row in shown) else title,
         ("model", "split", "segment", "metric", "value", "95 % low", "high", "n"),
-        [(r.model, r.split, r.segment, r.metric, r.value, r.low, r.high, r.n) for r in rows],
+        [(r.model, r.split, r.segment, r.metric, r.value, r.low, r.high, r.n) for r in alone],
     )
+    if compared:
+        speaker.table(
+            "Differences, unit by unit",
+            ("models", "split", "segment", "metric", "value", "95 % low", "high", "apart"),
+            [(r.model, r.split, r.segment, r.metric, r.value, r.low, r.high, _apart(r)) for r in compared],
+        )
+    if len(shown) < len(rows):
+        speaker.say(f"{len(rows) - len(shown):,} more rows, by segment, mask and list length, with --json")
+
+
+def _is_of_usual_length(row: Row) -> bool:
+    """Whether a metric is of lists of 10, of lists as a published split is judged by, or not of lists."""
+    length = re.search(r"_at_(\d+)$", row.metric)
+    return length is None or length[1] == "10" or row.split == "given"
+
+
+def _apart(row: Row) -> str:
+    return "yes" if row.low is not None and row.high is not None and not row.low <= 0 <= row.high else "no"

@@ -139,10 +139,11 @@ def fit(
     _demand_history(known)
     held_out = known.n_periods - config.horizon
     judged = _examples(known, [held_out])
-    trial = _boosted(_examples(known, _origins(held_out, config)), config, dict.fromkeys(config.objectives), judged)
+    examples = _examples(known, _origins(known, held_out, config))
+    trial = _boosted(examples, config, dict.fromkeys(config.objectives), judged)
     n_trees = {name: booster.best_iteration for name, booster in trial.items()}
     point, metrics = _chosen(known, held_out, _texts(trial), config)
-    final = _boosted(_examples(known, _origins(known.n_periods, config)), config, n_trees)
+    final = _boosted(_examples(known, _origins(known, known.n_periods, config)), config, n_trees)
     return DemandModel(
         config, known, _texts(final), point, {**metrics, "n_series": float(known.eligible(known.n_periods).sum())}
     )
@@ -164,9 +165,9 @@ class Examples(NamedTuple):
     weight: Floats
 
 
-def _origins(n_periods: int, config: DemandConfig) -> list[int]:
-    """Origins whose targets precede ``n_periods``, evenly over the later half: there the panel lacks no dead series."""
-    spread = np.linspace(n_periods / 2, n_periods - config.horizon, config.n_origins)
+def _origins(known: Panel, n_periods: int, config: DemandConfig) -> list[int]:
+    """Origins whose targets precede ``n_periods``, evenly over the panel's later half: no dead series is missing."""
+    spread = np.linspace(known.n_periods / 2, n_periods - config.horizon, config.n_origins)
     return sorted({round(origin) for origin in spread.tolist()})
 
 

@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from features.errors import UserError
 
 N_RESAMPLES = 1000
+RESAMPLES_AT_ONCE = 50
+PERCENTILES = (2.5, 97.5)
+MINUS = " minus "
+"""Stands between the models of a difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +39,61 @@ def mean_row(
 
     values : float array, shape (n,)
     """
-    return statistic_row(
-        model, split, metric, lambda chosen: float(values[chosen].mean()), len(values), masked, segment
-    )
+    return mean_rows({(model, metric): values}, split, masked, segment)[0]
+
+
+def mean_rows(
+    values: Mapping[tuple[str, str], NDArray[Any]], split: str, masked: bool = False, segment: str = "all"
+) -> list[Row]:
+    """``mean_row`` of several (model, metric) over the same units, which are resampled together.
+
+    Raises UserError when there is no unit to evaluate.
+    """
+    columns = np.column_stack([*values.values()])
+    _require_units(len(columns), split, next(iter(values))[0])
+    lows, highs = np.percentile(_resampled_means(columns), PERCENTILES, axis=0)
+    return [
+        Row(model, split, segment, masked, metric, float(value), float(low), float(high), len(columns))
+        for (model, metric), value, low, high in zip(values, columns.mean(axis=0), lows, highs, strict=True)
+    ]
+
+
+def _resampled_means(columns: NDArray[Any]) -> NDArray[np.float64]:
+    """Means over units drawn with replacement, shape (N_RESAMPLES, n_columns).
+
+    One product of how often each unit was drawn with all columns.
+    """
+    rng, n = np.random.default_rng(0), len(columns)
+    counts = np.empty((RESAMPLES_AT_ONCE, n))
+    found = []
+    for _ in range(N_RESAMPLES // RESAMPLES_AT_ONCE):
+        for row in counts:
+            row[:] = np.bincount(rng.integers(0, n, n), minlength=n)
+        found.append(counts @ columns / n)
+    return np.concatenate(found)
+
+
+def minus(values: Mapping[tuple[str, str], NDArray[Any]]) -> dict[tuple[str, str], NDArray[Any]]:
+    """What the first model has more than each other one, unit by unit, under the name "FIRST minus OTHER".
+
+    The interval of such a difference is a paired comparison: when 0 is outside, the models are apart.
+
+    >>> minus({("a", "recall"): np.array([1.0, 0.5]), ("b", "recall"): np.array([1.0, 0.0])})
+    {('a minus b', 'recall'): array([0. , 0.5])}
+    """
+    first, _ = next(iter(values))
+    others = ((model, metric) for model, metric in values if model != first)
+    return {(f"{first}{MINUS}{model}", m): values[first, m] - values[model, m] for model, m in others}
 
 
 def ratio_row(
-    model: str, split: str, metric: str, above: NDArray[Any], below: NDArray[Any], segment: str = "all"
+    model: str,
+    split: str,
+    metric: str,
+    above: NDArray[Any],
+    below: NDArray[Any],
+    masked: bool = False,
+    segment: str = "all",
 ) -> Row:
     """A ratio of sums such as WAPE; units are resampled whole.
 
@@ -52,7 +104,7 @@ def ratio_row(
         whole = below[chosen].sum()
         return float(above[chosen].sum() / whole) if whole else float("nan")
 
-    return statistic_row(model, split, metric, ratio, len(above), segment=segment)
+    return statistic_row(model, split, metric, ratio, len(above), masked, segment)
 
 
 def statistic_row(
@@ -71,10 +123,14 @@ def statistic_row(
     resampled : False for a statistic that resampling shifts, such as a calibration error: it has no interval
     Raises UserError when there is no unit to evaluate.
     """
-    if n == 0:
-        raise UserError(f"the window of the {split} split holds nothing to evaluate {model} on: choose another --until")
+    _require_units(n, split, model)
     low, high = _interval(statistic, n) if resampled else (None, None)
     return Row(model, split, segment, masked, metric, statistic(np.arange(n)), low, high, n)
+
+
+def _require_units(n: int, split: str, model: str) -> None:
+    if n == 0:
+        raise UserError(f"the window of the {split} split holds nothing to evaluate {model} on: choose another --until")
 
 
 def _interval(statistic: Callable[[NDArray[np.intp]], float], n: int) -> tuple[float | None, float | None]:
@@ -83,7 +139,7 @@ def _interval(statistic: Callable[[NDArray[np.intp]], float], n: int) -> tuple[f
     finite = found[np.isfinite(found)]
     if not len(finite):
         return None, None
-    low, high = np.percentile(finite, [2.5, 97.5])
+    low, high = np.percentile(finite, PERCENTILES)
     return float(low), float(high)
 
 
@@ -92,7 +148,12 @@ def recorded(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
     return [Row(**{**row, "value": float("nan") if row["value"] is None else row["value"]}) for row in rows]
 
 
+def headline(rows: Sequence[Row]) -> list[Row]:
+    """The rows that speak of everybody, masked as the first row is: an evaluation begins with what it is judged by."""
+    return [row for row in rows if row.masked == rows[0].masked and row.segment.split()[-1] == "all"]
+
+
 def averaged(rows: Sequence[Row], model: str) -> dict[str, float]:
-    """Each metric of a model, averaged over its windows."""
-    metrics = dict.fromkeys(row.metric for row in rows if row.model == model)
-    return {m: fmean(row.value for row in rows if (row.model, row.metric) == (model, m)) for m in metrics}
+    """Each metric of a model over everybody, averaged over its windows."""
+    own = [row for row in headline(rows) if row.model == model]
+    return {m: fmean(row.value for row in own if row.metric == m) for m in dict.fromkeys(row.metric for row in own)}

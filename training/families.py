@@ -69,15 +69,15 @@ def family(task: str) -> Family:
 
 
 def _recommend() -> Family:
-    from training import recommend
+    from training.recommend import config, fit
 
     return Family(
         task="recommend",
-        config=recommend.RecommendConfig,
-        fit=lambda window, _, config, device: recommend.fit(window.past, window.as_of, config, device),
-        evaluate=lambda scorer, window, _shop, _config, split: recommend.evaluate(scorer, window, split),
+        config=config.RecommendConfig,
+        fit=lambda window, _, config, device: fit.fit(window, config, device),
+        evaluate=lambda scorer, window, _, config, split: fit.evaluate(scorer, window, config, split),
         length=lambda _, config: timedelta(days=config.validation_days),
-        judged_by=("validation_days",),
+        judged_by=("validation_days", "repeats"),
         gate="ndcg_at_10",
         higher_is_better=True,
     )

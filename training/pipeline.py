@@ -16,7 +16,7 @@ from features.engine import Engine
 from features.errors import UserError
 from features.lake import Lake
 from features.shops import Shop
-from features.windows import Window, given, leave_one_out, rolling, time_window
+from features.windows import Window, for_tuning, given, leave_one_out, rolling, time_window
 from serving.artifact import Artifact, Draft, Json
 from training import tracking
 from training.config import Config
@@ -93,6 +93,24 @@ def windows(
     if split == "given" and "split" not in engine.select("select * from events limit 0").column_names:
         raise UserError("--split given needs a column `split` (train, valid, test) in events: add it or use time")
     return [leave_one_out(engine, until) if split == "leave_one_out" else given(engine, until)]
+
+
+def tuning_windows(
+    engine: Engine, shop: Shop, family: Family, config: Config, until: datetime, split: Split, n_windows: int
+) -> list[Window]:
+    """Windows to choose settings on: before the one that will judge, or what a published protocol holds out for it."""
+    if split == "time":
+        return windows(engine, shop, family, config, until - family.length(shop, config), split, n_windows)
+    return [for_tuning(window) for window in windows(engine, shop, family, config, until, split, n_windows)]
+
+
+def end(lake: Lake, split: Split) -> datetime:
+    """The first instant not to be known when none is named.
+
+    Windows of time end with the last whole period. The other splits take every event: their sequences may come without
+    clock times, with all that happened crowded into one unfinished period.
+    """
+    return lake.end() if split == "time" else lake.after_last_event()
 
 
 def evaluate(shop: Shop, family: Family, config: Config, device: Device, of: list[Window], split: Split) -> list[Row]:

@@ -13,7 +13,7 @@ from serving.artifact import Artifact, ArtifactError, Json
 from training import pipeline, tracking
 from training.config import TASKS, Task
 from training.device import Device
-from training.evaluation import Row, recorded
+from training.evaluation import Row, headline, recorded
 from training.families import Family, family
 
 
@@ -102,7 +102,11 @@ def _newest(shop: Shop, task: Task) -> str:
 
 def _gate_rows(of: Family, artifact: Artifact) -> list[Row]:
     rows = recorded(artifact.json("evaluation")["rows"])
-    return [row for row in rows if row.metric == of.gate and row.model == artifact.manifest["model"]]
+    return _of_gate(of, artifact, rows)
+
+
+def _of_gate(of: Family, artifact: Artifact, rows: list[Row]) -> list[Row]:
+    return [row for row in headline(rows) if row.metric == of.gate and row.model == artifact.manifest["model"]]
 
 
 def _question(of: Family, artifact: Artifact) -> Json:
@@ -124,7 +128,7 @@ def _rows_on(shop: Shop, of: Family, device: Device, artifact: Artifact, questio
     recipe = artifact.manifest["config"] | {key: question[key] for key in of.judged_by}
     config, until = of.config.model_validate(recipe), datetime.fromisoformat(question["until"])
     rows = pipeline.backtest(lake.engine(), shop, of, config, device, until, question["n_windows"])
-    return [row for row in rows if row.metric == of.gate and row.model == artifact.manifest["model"]]
+    return _of_gate(of, artifact, rows)
 
 
 def _judged(of: Family, rows: list[Row]) -> tuple[bool, str]:

@@ -18,7 +18,7 @@ from training.families import family
 def small() -> dict[str, list[str]]:
     """Settings with which every task is fitted in a second."""
     return {
-        "recommend": ["n_factors=8", "n_iterations=2", "validation_days=21"],
+        "recommend": ["tiers.als.n_factors=8", "tiers.als.n_iterations=2", "validation_days=21"],
         "propensity": ["horizon_days=14", "n_snapshots=6"],
         "demand": ["horizon=7", "min_periods=20"],
     }

@@ -12,6 +12,7 @@ from oracles import grouped, known_events, when
 
 from features import contract
 from features.engine import Engine, empty
+from features.errors import UserError
 from features.windows import (
     Window,
     before,
@@ -175,33 +176,75 @@ def test_the_truth_knows_whose_device_it_is_from_before_the_window(duckdb_shop: 
     assert buyers["person_id"].to_pylist() == ["ann"]
 
 
-@pytest.mark.parametrize(("part", "from_last"), [("test", 1), ("valid", 2)])
-def test_leave_one_out_holds_each_persons_last_item(
-    engine: Engine, tables: dict[str, pa.Table], part: str, from_last: int
-) -> None:
-    window = leave_one_out(engine.bind(**tables), END, part)
+def test_leave_one_out_holds_each_persons_last_items(engine: Engine, tables: dict[str, pa.Table]) -> None:
+    window = leave_one_out(engine.bind(**tables), END)
     shop = {"events": tables["events"].to_pylist(), "items": []}
     people = grouped((row for row in known_events(shop, naive(END)) if row["item_id"]), "person_id").values()
     ordered = [[row["event_id"] for row in sorted(events, key=when)] for events in people]
-    assert ids(window.truth) == {events[-from_last] for events in ordered if len(events) >= from_last}
-    assert ids(window.past) == {event for events in ordered for event in events[:-from_last]}
+    assert any(len(events) > 2 for events in ordered)
+    assert ids(window.truth) == {event for events in ordered for event in events[-1:]}
+    assert ids(window.past) == {event for events in ordered for event in events[:-1]}
+    assert ids(window.inner.truth) == {event for events in ordered for event in events[-2:-1]}
+    fitted = {event for events in ordered for event in events[:-2]}
+    assert ids(window.fitted) == ids(window.inner.past) == ids(window.inner.fitted) == fitted
 
 
-@pytest.mark.parametrize(("part", "past", "truth"), [("valid", {"a"}, {"b"}), ("test", {"a", "b"}, {"c"})])
-def test_a_given_split_is_kept(engine: Engine, events: pa.Table, part: str, past: set[str], truth: set[str]) -> None:
-    three = events.filter(pc.is_null(events["received_at"])).sort_by("event_timestamp").slice(0, 3)
-    three = three.drop_columns("event_id")
-    split = three.append_column("event_id", pa.array(["a", "b", "c"]))
-    split = split.append_column("split", pa.array(["train", "valid", "test"]))
-    window = given(engine.bind(events=split), END, part)
-    assert (ids(window.past), ids(window.truth)) == (past, truth)
+def split_as(events: pa.Table, parts: list[str | None]) -> pa.Table:
+    """The first events of one person, with ids a, b ... in order of time and what their ``split`` says."""
+    first = events.filter(pc.is_null(events["received_at"])).sort_by("event_timestamp").slice(0, len(parts))
+    columns = {
+        "event_id": [chr(ord("a") + number) for number in range(len(parts))],
+        "user_id": ["u"] * len(parts),
+        "item_id": ["i"] * len(parts),
+        "split": parts,
+    }
+    for name, values in columns.items():
+        if name in first.column_names:
+            first = first.drop_columns(name)
+        first = first.append_column(name, pa.array(values, pa.string()))
+    return first
+
+
+def test_a_given_split_is_kept(engine: Engine, events: pa.Table) -> None:
+    split = split_as(events, ["train", "train", "valid", "context", "test"])
+    window = given(engine.bind(events=split), END)
+    assert (ids(window.fitted), ids(window.past), ids(window.truth)) == ({"a", "b"}, {"a", "b", "c", "d"}, {"e"})
+    inner = window.inner
+    assert (ids(inner.fitted), ids(inner.past), ids(inner.truth)) == ({"a", "b"}, {"a", "b"}, {"c"})
+
+
+def test_a_given_split_without_valid_holds_out_what_was_last_in_train(engine: Engine, events: pa.Table) -> None:
+    split = split_as(events, ["train", "train", "context", "test"])
+    window = given(engine.bind(events=split), END)
+    assert (ids(window.fitted), ids(window.past), ids(window.truth)) == ({"a", "b"}, {"a", "b", "c"}, {"d"})
+    inner = window.inner
+    assert (ids(inner.fitted), ids(inner.past), ids(inner.truth)) == ({"a"}, {"a"}, {"b"})
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (["train", "dev", "test"], "says dev: it may say train, valid, test, context"),
+        (["train", None, "test"], "says nothing: it may say"),
+        (["train", "valid"], "never says test: mark the events"),
+    ],
+)
+def test_a_given_split_that_cannot_be_is_told(
+    duckdb_shop: Engine, events: pa.Table, parts: list[str | None], told: str
+) -> None:
+    with pytest.raises(UserError, match=told):
+        given(duckdb_shop.bind(events=split_as(events, parts)), END)
 
 
 @pytest.mark.parametrize("make", [leave_one_out, lambda shop, end: given(with_split(shop), end)])
 def test_a_parted_window_knows_nothing_ahead(shop: Engine, make) -> None:
     window: Window = make(shop, END)
-    assert not ids(window.past) & ids(window.truth)
-    assert not any(instants(window.known_future, table) for table in TIMED)
+    for part in (window, window.inner):
+        assert ids(part.fitted) <= ids(part.past)
+        assert ids(part.truth)
+        assert not ids(part.past) & ids(part.truth)
+        assert not any(instants(part.known_future, table) for table in TIMED)
+    assert not (ids(window.inner.past) | ids(window.inner.truth)) & ids(window.truth)
 
 
 def with_split(shop: Engine) -> Engine:

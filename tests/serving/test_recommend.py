@@ -6,30 +6,45 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from features.histories import Histories
+from serving import tiers
 from serving.artifact import Artifact, Draft
-from serving.recommend import NOBODY, TIERS, History, Recommender, best, scaled
+from serving.recommend import Recommender, best, standardised
+from serving.tiers import Neighbours, Popularity
 
 N_ITEMS, N_USERS = 8, 6
+EQUAL_KINDS = np.ones(3, np.float32)
 
 
 @pytest.fixture(scope="module")
 def recommender(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
+    return checkerboard(tmp_path_factory, repeats=True)
+
+
+@pytest.fixture(scope="module")
+def without_repeats(tmp_path_factory: pytest.TempPathFactory) -> Recommender:
+    return checkerboard(tmp_path_factory, repeats=False)
+
+
+def checkerboard(tmp_path_factory: pytest.TempPathFactory, repeats: bool) -> Recommender:
     draft = Draft(tmp_path_factory.mktemp("artifact") / "checkerboard")
     parity = np.arange(N_ITEMS) % 2
-    factors = np.stack([parity == 0, parity == 1], axis=1).astype(np.float32)
     same = parity[:, None] == parity[None, :]
     neighbours = np.stack([np.flatnonzero(row & (np.arange(N_ITEMS) != item)) for item, row in enumerate(same)])
+    similarities = np.ones(neighbours.shape, np.float32)
+    together = Neighbours(neighbours.astype(np.int32), similarities, EQUAL_KINDS, 90 * EQUAL_KINDS, 1.0)
+    tiers.save(draft, "popularity", Popularity(np.arange(N_ITEMS, 0, -1).astype(np.float32)))
+    tiers.save(draft, "cooccurrence", together)
     draft.json("item_ids", [f"i{item}" for item in range(N_ITEMS)])
     draft.json("user_ids", [f"u{user}" for user in range(N_USERS)])
-    draft.json("blend", {"weights": dict.fromkeys(TIERS, 1.0), "confidence": 10.0})
-    draft.array("popularity", np.arange(N_ITEMS, 0, -1).astype(np.float32))
-    draft.array("neighbours", neighbours.astype(np.int32))
-    draft.array("neighbour_scores", np.ones(neighbours.shape, np.float32))
-    draft.array("item_factors", factors)
-    draft.array("gram", factors.T @ factors + 0.1 * np.eye(2, dtype=np.float32))
-    draft.array("history_starts", np.arange(N_USERS + 1))
-    draft.array("history_items", (np.arange(N_USERS) % 2).astype(np.int32))
-    draft.array("history_weights", np.ones(N_USERS, np.float32))
+    blend = {"personal": {"popularity": 0.1, "cooccurrence": 1.0}, "similar": {"popularity": 0.0, "cooccurrence": 1.0}}
+    draft.json(
+        "recommender",
+        {"tiers": ["popularity", "cooccurrence"], "blend": blend, "repeats": repeats, "is_reranked": False},
+    )
+    histories = Histories.each_of(np.arange(N_USERS) % 2, "purchase")
+    for field in Histories.__slots__:
+        draft.array(f"histories.{field}", getattr(histories, field))
     return Recommender.load(Artifact(draft.folder))
 
 
@@ -44,7 +59,7 @@ def names(answer: dict) -> list[str]:
 
 @pytest.mark.parametrize("user", range(N_USERS))
 def test_a_known_user_gets_items_of_the_same_colour(recommender: Recommender, user: int) -> None:
-    answer = asked(recommender, user_id=f"u{user}")
+    answer = asked(recommender, user_id=f"u{user}", n=3)
     assert answer["tier"] == "personal"
     assert {int(name[1:]) % 2 for name in names(answer)} == {user % 2}
 
@@ -84,20 +99,24 @@ def test_explained_shares_add_up_to_the_score(recommender: Recommender) -> None:
         assert sum(item["tiers"].values()) == pytest.approx(item["score"])
 
 
-def test_folding_in_solves_the_normal_equations(recommender: Recommender) -> None:
-    history = History(np.array([0, 3], np.int32), np.array([1.0, 0.5], np.float32))
-    confidence = np.zeros(N_ITEMS)
-    confidence[history.items] = recommender.confidence * history.weights
-    preference = (confidence > 0).astype(float)
-    items = np.asarray(recommender.item_factors, float)
-    left = items.T @ np.diag(1 + confidence) @ items + 0.1 * np.eye(2)
-    expected = np.linalg.solve(left, items.T @ ((1 + confidence) * preference))
-    np.testing.assert_allclose(recommender._folded_in(history), expected, rtol=1e-5)
+def test_what_a_person_has_is_not_recommended_where_nothing_is_bought_twice(without_repeats: Recommender) -> None:
+    answer = asked(without_repeats, user_id="u1", n=N_ITEMS)
+    assert len(names(answer)) == N_ITEMS - 1
+    assert "i1" not in names(answer)
 
 
-def test_no_history_scores_by_popularity_alone(recommender: Recommender) -> None:
-    parts = recommender.tier_scores(NOBODY)
-    assert all(not parts[tier].any() for tier in TIERS if tier != "popularity")
+def test_a_batch_is_scored_as_each_alone(recommender: Recommender) -> None:
+    histories = Histories(
+        np.array([0, 2, 2, 3]), np.array([1, 3, 4], np.int32), np.array([0, 2, 1], np.int8), np.zeros(3, np.float32)
+    )
+    together = recommender.scores(histories)
+    alone = [recommender.scores(histories.take(np.array([user]))) for user in range(3)]
+    np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-6)
+    assert together.shape == (3, N_ITEMS)
+
+
+def test_nobody_at_all_gets_no_scores(recommender: Recommender) -> None:
+    assert recommender.scores(Histories.of([]).take(np.array([], np.int64))).shape == (0, N_ITEMS)
 
 
 @given(arrays(np.float32, st.integers(1, 50), elements=st.floats(-5, 5, width=16)), st.integers(1, 60))
@@ -105,6 +124,15 @@ def test_best_equals_the_full_stable_sort(scores: np.ndarray, n: int) -> None:
     assert best(scores, n) == np.argsort(-scores, kind="stable")[:n].tolist()
 
 
+@given(arrays(np.float32, (3, 20), elements=st.floats(-5, 5, width=16)))
+def test_standardised_scores_have_mean_0_and_variance_1(scores: np.ndarray) -> None:
+    found = standardised(scores)
+    np.testing.assert_allclose(found.mean(axis=1), 0, atol=1e-4)
+    spread = np.ptp(scores, axis=1) > 1e-3
+    np.testing.assert_allclose(found.std(axis=1)[spread], 1, rtol=1e-3)
+    assert not found[np.ptp(scores, axis=1) == 0].any()
+
+
 @given(arrays(np.float32, 20, elements=st.floats(-5, 5, width=16)))
-def test_scaled_scores_end_at_one(scores: np.ndarray) -> None:
-    assert scaled(scores).max() == pytest.approx(1.0 if scores.max() > 0 else 0.0)
+def test_standardising_keeps_the_order(scores: np.ndarray) -> None:
+    assert (np.diff(standardised(scores[None])[0][np.argsort(scores, kind="stable")]) >= 0).all()

@@ -10,7 +10,7 @@ import pytest
 
 from training import cli
 
-FAST = ["--set", "n_factors=4", "--set", "n_iterations=1", "--set", "validation_days=21"]
+FAST = ["--set", "tiers.als.n_factors=4", "--set", "tiers.als.n_iterations=1", "--set", "validation_days=21"]
 
 
 @pytest.fixture
@@ -44,10 +44,11 @@ def test_from_training_to_batch_answers(run, tmp_path: Path) -> None:
         assert table.column_names == ["user_id", "rank", "item_id", "score", "reason", "model_version"]
 
 
-def test_a_worse_version_is_refused_with_exit_3(run) -> None:
+def test_a_worse_version_is_refused_with_exit_3(run, tmp_path: Path) -> None:
+    (tmp_path / "worse.toml").write_text("validation_days = 21\n[tiers.popularity]\nhalf_life_days = 0.1\n")
     run("train", "recommend", "--shop", "seeded", *FAST)
     run("promote", "recommend", "--shop", "seeded")
-    run("train", "recommend", "--shop", "seeded", *FAST, "--set", "half_life_days=0.1")
+    run("train", "recommend", "--shop", "seeded", "--config", str(tmp_path / "worse.toml"))
     status, out, _ = run("promote", "recommend", "--shop", "seeded")
     assert status == 3
     assert "candidate 2" in out
@@ -76,7 +77,10 @@ def test_kpis_agree_with_the_generator(run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["kpis", "--shop", "nowhere"], "no shop nowhere: give the path of a TOML file or one of completejourney"),
+        (
+            ["kpis", "--shop", "nowhere"],
+            "no shop nowhere: give the path of a TOML file or one of beauty, completejourney",
+        ),
         (["train", "weather", "--shop", "seeded"], "no task weather: tasks are recommend, propensity, demand"),
         (["train", "recommend", "--shop", "seeded", "--device", "tpu"], "--device tpu: it is one of auto, cpu, cuda"),
         (["train", "recommend", "--shop", "seeded", "--until", "soon"], "--until soon: write the day as in 2026-01-31"),

@@ -6,17 +6,26 @@ import pytest
 
 from features.errors import UserError
 from features.shops import SHOP_FOLDER, load_shop
-from training.config import CONFIG_FOLDER, TASKS, flat, load_config
+from training.config import CONFIG_FOLDER, TASKS, configurations, flat, load_config
 from training.families import family
-from training.recommend import RecommendConfig
+from training.recommend.config import RecommendConfig
+from training.tuning import laid_over, load_search
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_configuration_loads(task: str) -> None:
-    paths = sorted((CONFIG_FOLDER / task).glob("*.toml"))
+    paths = configurations(task)
     assert CONFIG_FOLDER / task / "best.toml" in paths
     for path in paths:
         assert flat(load_config(family(task).config, family(task).task, path))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIG_FOLDER.glob("*/*.search.toml")), ids=lambda path: path.name)
+def test_every_search_is_over_keys_of_its_configuration(path: Path) -> None:
+    search, _ = load_search(path.parent.name, path)
+    of = family(path.parent.name)
+    lowest = {key: span.choices[0] if span.choices else span.low for key, span in search.space.items()}
+    laid_over(of, path.parent / search.config, lowest)
 
 
 @pytest.mark.parametrize("path", sorted(SHOP_FOLDER.glob("*.toml")), ids=lambda path: path.stem)
@@ -25,17 +34,19 @@ def test_every_shop_loads_under_its_own_name(path: Path) -> None:
 
 
 def test_settings_lie_over_the_file() -> None:
-    config = load_config(RecommendConfig, "recommend", None, ["n_factors=8", "half_life_days = 7"])
-    assert (config.n_factors, config.half_life_days) == (8, 7.0)
+    config = load_config(RecommendConfig, "recommend", None, ["tiers.als.n_factors=8", "events.view = 7"])
+    assert config.tiers.als is not None
+    assert (config.tiers.als.n_factors, config.events.view) == (8, 7.0)
 
 
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        ("n_factor=8", "n_factor: Extra inputs are not permitted"),
-        ("n_factors=0", "n_factors: Input should be greater than 0"),
-        ("n_factors=many", "n_factors: Input should be a valid integer"),
-        ("n_factors", "write it as key=value"),
+        ("min_user=8", "min_user: Extra inputs are not permitted"),
+        ("min_users=0", "min_users: Input should be greater than 0"),
+        ("min_users=many", "min_users: Input should be a valid integer"),
+        ("tiers.als.n_factor=8", "tiers.als.n_factor: Extra inputs are not permitted"),
+        ("min_users", "write it as key=value"),
     ],
 )
 def test_a_wrong_setting_is_told_in_one_sentence(setting: str, told: str) -> None:

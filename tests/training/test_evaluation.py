@@ -4,13 +4,40 @@ import numpy as np
 import pytest
 
 from features.errors import UserError
-from training.evaluation import mean_row, ratio_row
+from training.evaluation import Row, averaged, headline, mean_row, mean_rows, minus, ratio_row, statistic_row
 
 
 def test_the_interval_of_a_mean_covers_it_about_95_times_in_100(rng: np.random.Generator) -> None:
     rows = [mean_row("m", "time", "x", rng.exponential(size=80)) for _ in range(200)]
     covered = np.mean([row.low <= 1 <= row.high for row in rows])
     assert 0.88 <= covered <= 0.99
+
+
+def test_resampled_means_are_those_of_units_drawn_one_by_one(rng: np.random.Generator) -> None:
+    values = {("m", "x"): rng.random(300), ("m", "y"): rng.exponential(size=300)}
+    for row, (name, column) in zip(mean_rows(values, "time", True, "cold"), values.items(), strict=True):
+        plain = statistic_row(*name, "x", lambda chosen, of=column: float(of[chosen].mean()), 300)
+        assert (row.model, row.metric, row.segment, row.masked, row.n) == (*name, "cold", True, 300)
+        assert (row.value, row.low, row.high) == pytest.approx((plain.value, plain.low, plain.high), rel=1e-12)
+
+
+def test_a_paired_comparison_sees_what_two_intervals_cannot(rng: np.random.Generator) -> None:
+    base = rng.random(500)
+    values = {("better", "x"): base + 0.01 * rng.random(500), ("other", "x"): base}
+    better, other, difference = mean_rows(values | minus(values), "time")
+    assert better.low < other.high
+    assert difference.model == "better minus other"
+    assert 0 < difference.low < difference.value == pytest.approx(better.value - other.value)
+
+
+def test_the_headline_is_everybody_as_the_first_row_is_masked() -> None:
+    rows = [
+        Row("m", "time", segment, masked, "x", value, None, None, 1)
+        for value, (segment, masked) in enumerate([("all", True), ("cold", True), ("all", False), ("2024 all", True)])
+    ]
+    assert [row.value for row in headline(rows)] == [0, 3]
+    assert averaged(rows, "m") == {"x": 1.5}
+    assert averaged(rows, "nobody") == averaged([], "m") == {}
 
 
 def test_a_ratio_is_of_sums_and_reproducible(rng: np.random.Generator) -> None:

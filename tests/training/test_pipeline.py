@@ -1,22 +1,27 @@
 """Training registers whole versions or nothing; promotion lets only the better one serve."""
 
 import shutil
+from datetime import UTC
 from pathlib import Path
 
 import pytest
 
 from features.errors import UserError
 from features.home import home
+from features.lake import Lake
 from features.shops import Shop, load_shop
 from serving import models
 from serving.artifact import MANIFEST, Draft, replay, verified
 from training import pipeline, promotion, tracking
 from training.device import choose
+from training.evaluation import MINUS
 from training.families import Family, family
-from training.recommend import RecommendConfig
+from training.recommend.config import RecommendConfig
 
-CONFIG = RecommendConfig(n_factors=8, n_iterations=2, validation_days=21)
-WORSE = RecommendConfig(n_factors=1, n_iterations=1, half_life_days=0.1, validation_days=21)
+CONFIG = RecommendConfig.model_validate(
+    {"validation_days": 21, "tiers": {"als": {"n_factors": 8, "n_iterations": 2}, "repeat": {}}}
+)
+WORSE = RecommendConfig.model_validate({"validation_days": 21, "tiers": {"popularity": {"half_life_days": 0.1}}})
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +49,9 @@ def test_a_version_holds_a_whole_artifact_that_answers_as_at_export(fresh: Shop,
     manifest = artifact.manifest
     assert manifest["config"] == CONFIG.model_dump(mode="json")
     assert manifest["window"]["from"] < manifest["window"]["until"]
-    assert {row.model for row in trained.rows} == {
-        "blend",
-        "popularity",
-        "personal_top_frequency",
-        "personal_recent_frequency",
-    }
+    alone = {row.model for row in trained.rows if MINUS not in row.model}
+    baselines = {"popularity", "personal_top_frequency", "personal_frequency", "personal_recent_frequency"}
+    assert alone == {"blend", "als", "repeat", *baselines}
     assert manifest["metrics"]["ndcg_at_10"] == next(r.value for r in trained.rows if r.metric == "ndcg_at_10")
 
 
@@ -60,7 +62,7 @@ def test_a_run_carries_parameters_metrics_and_the_data(fresh: Shop, of: Family) 
     (run,) = mlflow.MlflowClient().search_runs(
         [mlflow.MlflowClient().get_experiment_by_name("seeded.recommend").experiment_id]
     )
-    assert run.data.params["n_factors"] == "8"
+    assert run.data.params["tiers.als.n_factors"] == "8"
     assert run.data.metrics["blend.ndcg_at_10"] > run.data.metrics["popularity.ndcg_at_10"]
     assert {"data_from", "data_until", "data_fingerprint", "device", "mlflow.source.git.commit"} <= set(run.data.tags)
 
@@ -182,3 +184,13 @@ def test_promoting_what_is_not_there_is_told(fresh: Shop, of: Family) -> None:
 def test_splits_that_do_not_fit_are_told(fresh: Shop) -> None:
     with pytest.raises(UserError, match="--split leave_one_out is for recommend"):
         pipeline.windows(None, fresh, family("propensity"), None, None, "leave_one_out", 1)
+
+
+def test_sequences_are_evaluated_to_their_last_event(fresh: Shop) -> None:
+    lake = Lake(fresh)
+    newest = "select max(event_timestamp) as at from events where item_id is not null"
+    last = lake.engine().select(newest)["at"][0].as_py().replace(tzinfo=UTC)
+    assert pipeline.end(lake, "time") < last < pipeline.end(lake, "leave_one_out") == pipeline.end(lake, "given")
+    end = pipeline.end(lake, "leave_one_out")
+    (window,) = pipeline.windows(lake.engine(), fresh, family("recommend"), None, end, "leave_one_out", 1)
+    assert window.truth.select(newest)["at"][0].as_py().replace(tzinfo=UTC) == last

@@ -1,0 +1,19 @@
+"""The class of each tier that an artifact may hold, by the tier's name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from serving.factors import Factors
+from serving.repeat import Repeat
+from serving.sequence import Sequence
+from serving.tiers import Neighbours, Popularity
+
+CLASSES: Mapping[str, type[Any]] = {
+    "popularity": Popularity,
+    "cooccurrence": Neighbours,
+    "linear": Neighbours,
+    "als": Factors,
+    "bpr": Factors,
+    "repeat": Repeat,
+    "sequence": Sequence,
+}

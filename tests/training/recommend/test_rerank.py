@@ -1,0 +1,101 @@
+"""The re-ranker's features are what their names say, and its order is kept only where it gains."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.histories import Histories
+from serving import rerank as reranking
+from serving.artifact import Artifact, Draft
+from serving.rerank import ITEM_FEATURES, PAIR_FEATURES, Items, Reranker, candidate_features, names
+from training.recommend.rerank import RerankConfig, Table, fit
+
+N_ITEMS = 6
+CONFIG = RerankConfig.model_validate({"booster": {"n_trees": 20, "min_data_in_leaf": 5}})
+
+
+def items() -> Items:
+    features = np.full((N_ITEMS, len(ITEM_FEATURES)), np.nan)
+    features[:, ITEM_FEATURES.index("last_price")] = [1, 2, 4, 8, 0, np.nan]
+    features[:, ITEM_FEATURES.index("n_purchases_7d")] = [0, 1, 2, 0, 0, 0]
+    features[:, ITEM_FEATURES.index("n_purchases_28d")] = [3, 4, 2, 0, 0, 0]
+    values = np.array([[0, 2], [0, 2], [1, 2], [1, 0], [2, 2], [0, 1]], np.int32)
+    return Items(features, values, n_values=2)
+
+
+def two_people() -> Histories:
+    """One who viewed item 0 twice and bought 1, and one without history."""
+    items, kinds = np.array([0, 1, 0], np.int32), np.array([0, 2, 0], np.int8)
+    return Histories(np.array([0, 3, 3]), items, kinds, np.array([9, 5, 2], np.float32))
+
+
+@pytest.fixture
+def features() -> dict[str, np.ndarray]:
+    total = np.array([[5, 4, 3, 2, 1, 0], [0, 1, 2, 3, 4, 5]], np.float32)
+    candidates = np.array([[0, 1, 2, 3], [5, 4, 3, 2]])
+    found = candidate_features(two_people(), candidates, {"popularity": total}, total, items())
+    return dict(zip(names({"popularity": 1}), np.moveaxis(found, 2, 0), strict=True))
+
+
+def test_every_feature_has_a_name(features: dict[str, np.ndarray]) -> None:
+    assert len(features) == 2 + len(PAIR_FEATURES) + len(ITEM_FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("score.popularity", [[5, 4, 3, 2], [5, 4, 3, 2]]),
+        ("blend_rank", [[0, 1, 2, 3], [0, 1, 2, 3]]),
+        ("n_view_item", [[2, 0, 0, 0], [0, 0, 0, 0]]),
+        ("n_purchase", [[0, 1, 0, 0], [0, 0, 0, 0]]),
+        ("days_since_had", [[2, 5, np.nan, np.nan], [np.nan] * 4]),
+        ("events_since_had", [[0, 1, np.nan, np.nan], [np.nan] * 4]),
+        ("attribute_affinity", [[1, 1, 0, 0.5], [0, 0, 0, 0]]),
+        ("log_price_to_habit", [np.log(np.array([1, 2, 4, 8]) / 2 ** (1 / 3)), [np.nan] * 4]),
+        ("log_purchase_trend", [np.log([1 / 4, 1, 3, 1]), np.log([1, 1, 1, 3])]),
+        ("n_events", [[3] * 4, [0] * 4]),
+        ("days_since_last_seen", [[2] * 4, [np.nan] * 4]),
+        ("last_price", [[1, 2, 4, 8], [np.nan, 0, 8, 4]]),
+    ],
+)
+def test_features_are_what_their_names_say(features: dict[str, np.ndarray], name: str, expected: list) -> None:
+    np.testing.assert_allclose(features[name], np.array(expected, float), rtol=1e-6)
+
+
+def examples(informative: bool) -> Table:
+    """People for whom the candidate that a feature marks is right, or any; the blend's score says nothing."""
+    rng = np.random.default_rng(0)
+    rows = rng.random((300, 8, 2 + len(PAIR_FEATURES) + len(ITEM_FEATURES)))
+    right = rows[:, :, 5].argmax(axis=1) if informative else rows[:, :, 2].argmax(axis=1)
+    relevant = np.zeros((300, 8), bool)
+    relevant[np.arange(300), right] = True
+    return Table(rows, relevant, np.ones(300, np.int64))
+
+
+def test_an_order_that_gains_is_kept() -> None:
+    assert fit(examples(informative=True), {"popularity": 1}, CONFIG) is not None
+
+
+def test_an_order_that_loses_to_the_blend_is_dropped() -> None:
+    """The blend's score is the truth itself: nothing can be better."""
+    assert fit(examples(informative=False), {"popularity": 1}, CONFIG) is None
+
+
+def test_nothing_relevant_gives_no_order() -> None:
+    found = examples(informative=True)
+    nothing = Table(found.features, np.zeros_like(found.relevant), found.n_relevant)
+    assert fit(nothing, {"popularity": 1}, CONFIG) is None
+
+
+def test_candidates_stay_ahead_and_the_others_keep_their_order(tmp_path: Path) -> None:
+    trees = fit(examples(informative=True), {"popularity": 1}, CONFIG)
+    draft = Draft(tmp_path / "artifact")
+    reranking.save(draft, items(), trees, n_candidates=4)
+    reranker = Reranker.load(Artifact(draft.folder))
+    total = np.array([[5, 4, 3, 2, 1, 0], [0, 1, 2, 3, -np.inf, 5]], np.float32)
+    found = reranker.reranked(two_people(), {"popularity": total}, total)
+    assert set(np.argsort(-found[0])[:4]) == {0, 1, 2, 3}
+    assert np.argsort(-found[0])[4:].tolist() == [4, 5]
+    assert found[1, 4] == -np.inf
+    assert len(np.unique(found[0])) == N_ITEMS

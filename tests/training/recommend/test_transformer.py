@@ -1,0 +1,253 @@
+"""The sequence transformer learns an order of things, exactly as stated, and is exported as it was fitted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from features.histories import NO_ATTRIBUTES, Attributes, EventWeights, Histories, Log
+from serving import tiers
+from serving.artifact import Artifact, Draft
+from serving.sequence import Sequence
+from training.device import choose
+from training.recommend import onnx_graph, transformer
+from training.recommend.sequence import SequenceConfig, fit
+from training.recommend.transformer import CrossEntropy, Encoder, Trainer, dropped, stretches
+
+N_ITEMS = 12
+EVENTS = EventWeights(np.array([0.1, 0.5, 1.0], np.float32), np.full(3, 90.0, np.float32))
+CPU = choose("cpu")
+SMALL = SequenceConfig(width=16, n_heads=2, max_length=8, n_epochs=30, batch_size=128, dropout=0.1, weight_decay=0.01)
+
+
+def counting_log(n_users: int = 60, attributes: Attributes = NO_ATTRIBUTES) -> Log:
+    """People who go through the items in a circle, each from another start."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 20, n_users)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    first = rng.integers(0, N_ITEMS, n_users)
+    steps = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
+    items = ((np.repeat(first, lengths) + steps) % N_ITEMS).astype(np.int32)
+    n = len(items)
+    histories = Histories(starts, items, np.full(n, 2, np.int8), np.zeros(n, np.float32))
+    names = [f"i{item:02}" for item in range(N_ITEMS)]
+    return Log([f"u{user:03}" for user in range(n_users)], names, histories, np.arange(n, dtype=np.int32), attributes)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Sequence:
+    return fit(counting_log(), SMALL, EVENTS, CPU)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SHOPKEEPER_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_it_learns_what_comes_next(fitted: Sequence) -> None:
+    asked = [Histories.of([item, (item + 1) % N_ITEMS]) for item in range(N_ITEMS)]
+    expected = [(item + 2) % N_ITEMS for item in range(N_ITEMS)]
+    assert [int(fitted.scores(history).argmax()) for history in asked] == expected
+
+
+def test_a_batch_is_scored_as_each_alone(fitted: Sequence) -> None:
+    histories = counting_log().histories
+    together = fitted.scores(histories)
+    alone = np.concatenate([fitted.scores(histories.take(np.array([user]))) for user in range(histories.n_users)])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_what_is_loaded_scores_as_what_was_fitted(fitted: Sequence, tmp_path: Path) -> None:
+    draft = Draft(tmp_path / "artifact")
+    tiers.save(draft, "sequence", fitted)
+    loaded = tiers.load(Artifact(draft.folder), "sequence", Sequence)
+    histories = counting_log().histories
+    np.testing.assert_array_equal(loaded.scores(histories), fitted.scores(histories))
+
+
+@pytest.mark.parametrize("length", [0, 1, 9, 100_000])
+def test_histories_of_any_length_are_scored(fitted: Sequence, length: int) -> None:
+    scores = fitted.scores(Histories.of(np.arange(length) % N_ITEMS))
+    assert scores.shape == (1, N_ITEMS)
+    assert np.isfinite(scores).all()
+    assert length or np.ptp(scores) == 0
+
+
+def test_only_the_last_events_are_read(fitted: Sequence) -> None:
+    recent = list(range(SMALL.max_length))
+    np.testing.assert_array_equal(fitted.scores(Histories.of([7, 3, *recent])), fitted.scores(Histories.of(recent)))
+
+
+def test_a_catalogue_of_one_item(home: Path) -> None:
+    histories = Histories(np.array([0, 2]), np.zeros(2, np.int32), np.zeros(2, np.int8), np.zeros(2, np.float32))
+    log = Log(["u"], ["i"], histories, np.zeros(2, np.int32), NO_ATTRIBUTES)
+    assert fit(log, SMALL, EVENTS, CPU).scores(histories).shape == (1, 1)
+
+
+def test_nothing_to_predict_leaves_the_start_values() -> None:
+    log = counting_log()
+    firsts = Log(log.user_ids, log.item_ids, log.histories.last(1), log.visits[:60], NO_ATTRIBUTES)
+    assert np.isfinite(fit(firsts, SMALL, EVENTS, CPU).scores(log.histories)).all()
+
+
+def test_losses_of_three_steps_are_as_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, for processors differ in whether they have bfloat16."""
+    monkeypatch.setattr(transformer, "reduced_precision", lambda _: torch.float32)
+    trainer = Trainer(counting_log(), SMALL, EVENTS, CPU, seed=0)
+    starts, lengths = stretches(trainer.histories, SMALL.max_length, np.random.default_rng(0))
+    trainer.model.eval()
+    losses = [trainer.update(starts, lengths) for _ in range(3)]
+    assert losses == pytest.approx(GOLDEN, rel=1e-4)
+
+
+GOLDEN = [12.306764602661133, 11.50629997253418, 9.917665481567383]
+
+
+def test_the_same_seed_gives_the_same_numbers(fitted: Sequence) -> None:
+    again = fit(counting_log(), SMALL, EVENTS, CPU)
+    np.testing.assert_array_equal(again.inputs, fitted.inputs)
+    assert again.encoder == fitted.encoder
+
+
+def test_an_interrupted_run_ends_as_if_it_had_not_been(
+    fitted: Sequence, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transformer, "SECONDS_BETWEEN_SAVES", 0)
+    real, epochs = Trainer.epoch, []
+
+    def interrupted(trainer: Trainer) -> float:
+        epochs.append(trainer.n_epochs)
+        if len(epochs) == 10:
+            raise KeyboardInterrupt
+        return real(trainer)
+
+    monkeypatch.setattr(Trainer, "epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(counting_log(), SMALL, EVENTS, CPU)
+    assert len(list((home / "checkpoints").iterdir())) == 1
+    resumed = fit(counting_log(), SMALL, EVENTS, CPU)
+    assert epochs == [*range(10), *range(9, SMALL.n_epochs)]
+    np.testing.assert_array_equal(resumed.inputs, fitted.inputs)
+    assert not list((home / "checkpoints").iterdir())
+
+
+def test_patience_ends_a_run_that_no_longer_gains(monkeypatch: pytest.MonkeyPatch) -> None:
+    qualities = iter([0.1, 0.3, 0.2, 0.3, 0.9])
+    n_asked = []
+    monkeypatch.setattr(Trainer, "ndcg", lambda *_: n_asked.append(1) or next(qualities))
+    fit(counting_log(), SMALL.model_copy(update={"patience": 2}), EVENTS, CPU)
+    assert len(n_asked) == 4
+
+
+def test_held_out_events_are_ranked_as_they_are_scored(fitted: Sequence) -> None:
+    config = SMALL.model_copy(update={"patience": SMALL.n_epochs})
+    log, (histories, wanted) = transformer.hold_out(counting_log(), np.random.default_rng(0))
+    assert histories.n_users == len(wanted) > 0
+    assert len(log.histories) == len(counting_log().histories) - len(wanted)
+    trainer = Trainer(log, config, EVENTS, CPU, seed=0)
+    before = trainer.ndcg(histories, wanted)
+    for _ in range(config.n_epochs):
+        trainer.epoch()
+    assert trainer.ndcg(histories, wanted) > max(before, 0.95)
+
+
+def test_members_are_scored_side_by_side() -> None:
+    short = SMALL.model_copy(update={"n_epochs": 2})
+    both = fit(counting_log(), short.model_copy(update={"n_members": 2}), EVENTS, CPU)
+    one, other = (fit(counting_log(), short.model_copy(update={"seed": seed}), EVENTS, CPU) for seed in (0, 1))
+    histories = counting_log().histories
+    np.testing.assert_allclose(both.scores(histories), one.scores(histories) + other.scores(histories), atol=1e-4)
+
+
+def test_an_item_that_nobody_touched_is_placed_by_its_attributes() -> None:
+    """Item 11 is never touched; it shares its attribute with item 4, which comes after 3."""
+    items = np.arange(N_ITEMS, dtype=np.int32)
+    alike = Attributes(items, np.where(items == 11, 4, items).astype(np.int32), [f"c={item}" for item in range(11)])
+    log = counting_log(attributes=alike)
+    touched = log.histories.where(log.histories.items != 11)
+    log = Log(log.user_ids, log.item_ids, touched, log.visits[: len(touched)], alike)
+    scores = fit(log, SMALL, EVENTS, CPU).scores(Histories.of([2, 3]))[0]
+    assert set(np.argsort(-scores)[:2]) == {4, 11}
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_cross_entropy_is_the_formula_and_its_derivative(drawn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformer, "reduced_precision", lambda _: torch.float32)
+    monkeypatch.setattr(transformer, "ROWS_AT_ONCE", 3)
+    torch.manual_seed(0)
+    states, items = torch.randn(7, 4, requires_grad=True), torch.randn(9, 4, requires_grad=True)
+    targets, weights = torch.arange(7) % 5, torch.rand(7)
+    inclusion = torch.rand(9) * 0.8 + 0.1 if drawn else None
+    loss = CrossEntropy.apply(states, items, targets, weights, inclusion)
+    found = torch.autograd.grad(loss, [states, items])
+
+    logits = states @ items.T
+    own = functional.one_hot(targets, 9)
+    shares = torch.ones(7, 9) if inclusion is None else torch.where(own == 1, 1.0, inclusion)
+    expected = ((torch.exp(logits) / shares).sum(1).log() - (logits * own).sum(1)) @ weights
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, [states, items]))
+
+
+def test_drawn_items_stand_for_the_whole_catalogue() -> None:
+    """Over many draws the mean of the estimated normaliser is that of the whole catalogue."""
+    config = SMALL.model_copy(update={"n_negatives": 4})
+    trainer = Trainer(counting_log(), config, EVENTS, CPU, seed=0)
+    values = torch.rand(N_ITEMS)
+    estimates = []
+    for _ in range(3000):
+        targets = trainer.items[torch.randint(len(trainer.items), (3,))]
+        candidates, places, inclusion = trainer._candidates(targets)
+        assert torch.equal(candidates[places], targets)
+        estimates.append((values[candidates] / inclusion).sum())
+    assert torch.stack(estimates).mean() == pytest.approx(values.sum().item(), rel=0.03)
+
+
+def test_later_events_change_nothing_before_them() -> None:
+    encoder = Encoder(SMALL).eval()
+    events = torch.randn(1, 8, 16)
+    changed = events.clone()
+    changed[:, 5:] = 9.0
+    torch.testing.assert_close(encoder(events)[:, :5], encoder(changed)[:, :5])
+
+
+def test_the_graph_computes_what_the_encoders_do() -> None:
+    import onnxruntime
+
+    encoders = [Encoder(SMALL).eval() for _ in range(2)]
+    for encoder in encoders:
+        for block in encoder.blocks:
+            torch.nn.init.normal_(block.distance_bias_HL)
+    session = onnxruntime.InferenceSession(onnx_graph.written(encoders))
+    events, last = torch.randn(5, 6, 32), torch.tensor([0, 5, 2, 3, 1])
+    found = session.run(["direction"], {"events": events.numpy(), "last": last.numpy()})[0]
+    states = [encoder(x)[torch.arange(5), last] for encoder, x in zip(encoders, events.chunk(2, 2), strict=True)]
+    expected = torch.cat([functional.normalize(state, dim=1) for state in states], 1)
+    np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("max_length", [1, 3, 50])
+def test_every_event_but_each_first_is_predicted_once(max_length: int) -> None:
+    histories = counting_log().histories
+    starts, lengths = stretches(histories, max_length, np.random.default_rng(3))
+    assert (lengths >= 1).all()
+    assert (lengths <= max_length).all()
+    predicted = np.concatenate([start + 1 + np.arange(n) for start, n in zip(starts, lengths, strict=True)])
+    expected = np.setdiff1d(np.arange(len(histories)), histories.starts[:-1])
+    np.testing.assert_array_equal(np.sort(predicted), expected)
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    kept = dropped(torch.ones(100_003), 0.25)
+    assert (kept == 0).float().mean() == pytest.approx(0.25, abs=0.01)
+    assert kept.mean() == pytest.approx(1, abs=0.01)
+    assert torch.equal(dropped(kept, 0.0), kept)
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(ValueError, match="width 10 is no multiple of n_heads 4"):
+        SequenceConfig(width=10, n_heads=4)

@@ -1,0 +1,128 @@
+"""Learns the order of the blend's best items from what people wanted next, by LambdaRank."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+import lightgbm as lgb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import Field
+
+from features.engine import Engine
+from features.histories import Attributes
+from serving.recommend import standardised, total_of
+from serving.rerank import ITEM_FEATURES, Items, best_of_each, candidate_features, names
+from serving.tiers import Tier
+from training.config import BoosterConfig, Config, PositiveInt
+from training.recommend.blend import Asked, ndcg
+
+CHUNK = 256
+SHARE_HELD = 0.25
+"""Of the people, for early stopping and for the decision whether the order gains anything."""
+
+
+class RerankConfig(Config):
+    """Settings of the re-ranker."""
+
+    booster: BoosterConfig = BoosterConfig(learning_rate=0.05, num_leaves=31, n_trees=300, min_data_in_leaf=100)
+    """The trees."""
+    n_candidates: Annotated[int, Field(ge=2, le=1000)] = 100
+    """The blend's best items that are put in a new order."""
+    patience: PositiveInt = 30
+    """Trees without gain on held-out people after which no more are added."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Candidates with their features, person by person.
+
+    features : float64, shape (n_users, n_candidates, n_features)
+    relevant : bool, shape (n_users, n_candidates)
+    n_relevant : int64, shape (n_users,), candidates or not
+    """
+
+    features: NDArray[np.float64]
+    relevant: NDArray[np.bool_]
+    n_relevant: NDArray[np.int64]
+
+
+def item_table(past: Engine, as_of: datetime, item_ids: list[str], attributes: Attributes) -> Items:
+    """What is known of each item of a catalogue before ``as_of``."""
+    table = past.query("item_features", as_of=as_of)
+    places = pc.index_in(pa.array(item_ids, pa.string()), table["item_id"])
+    columns = [pc.take(table[name], places).to_numpy(zero_copy_only=False) for name in ITEM_FEATURES]
+    counts = np.bincount(attributes.items, minlength=len(item_ids))
+    slots = np.arange(len(attributes.items)) - np.repeat(np.cumsum(counts) - counts, counts)
+    values = np.full((len(item_ids), max(1, counts.max(initial=0))), len(attributes.names), np.int32)
+    values[attributes.items, slots] = attributes.values
+    return Items(np.stack(columns, 1).astype(np.float64), values, len(attributes.names))
+
+
+def table(
+    tiers: Mapping[str, Tier], weights: Mapping[str, float], asked: Asked, items: Items, repeats: bool, n: int
+) -> Table:
+    """The blend's ``n`` best items for each question, with their features and whether they were right."""
+    features, relevant = [], []
+    for start in range(0, asked.histories.n_users, CHUNK):
+        people = np.arange(start, min(start + CHUNK, asked.histories.n_users))
+        histories = asked.histories.take(people)
+        parts = {
+            name: np.float32(weight) * standardised(tiers[name].scores(histories))
+            for name, weight in weights.items()
+            if weight
+        }
+        total = total_of(parts)
+        if not repeats:
+            total[histories.users, histories.items] = -np.inf
+        candidates = best_of_each(total, n)
+        features.append(candidate_features(histories, candidates, parts, total, items))
+        relevant.append(np.isin(people[:, None] * asked.n_items + candidates, asked.relevant))
+    return Table(np.concatenate(features), np.concatenate(relevant), asked.n_relevant)
+
+
+def fit(found: Table, tiers: Mapping[str, object], config: RerankConfig, seed: int = 0) -> str | None:
+    """The trees as text; None when their order is not better by NDCG@10 than the blend's on held-out people."""
+    rng = np.random.default_rng(seed)
+    held = rng.random(len(found.relevant)) < SHARE_HELD
+    learned = found.relevant.any(axis=1) & ~held
+    if not learned.any() or not (found.relevant.any(axis=1) & held).any():
+        return None
+    feature_names = names(tiers)
+    booster = config.booster.model_dump(exclude={"n_trees"})
+    trained = lgb.train(
+        {
+            **booster,
+            "objective": "lambdarank",
+            "metric": "ndcg",
+            "eval_at": [10],
+            "lambdarank_truncation_level": 20,
+            "verbosity": -1,
+            "seed": seed,
+            "deterministic": True,
+            "force_row_wise": True,
+        },
+        _dataset(found, learned, feature_names),
+        config.booster.n_trees,
+        valid_sets=[_dataset(found, found.relevant.any(axis=1) & held, feature_names)],
+        callbacks=[lgb.early_stopping(config.patience, verbose=False)],
+    )
+    rows, relevant, n_relevant = found.features[held], found.relevant[held], found.n_relevant[held]
+    before = ndcg(rows[:, :, feature_names.index("blend_score")], relevant, n_relevant)
+    after = ndcg(trained.predict(rows.reshape(-1, rows.shape[2])).reshape(relevant.shape), relevant, n_relevant)
+    text: str = trained.model_to_string()
+    return text if after.mean() > before.mean() else None
+
+
+def _dataset(found: Table, people: NDArray[np.bool_], feature_names: list[str]) -> lgb.Dataset:
+    rows = found.features[people]
+    return lgb.Dataset(
+        rows.reshape(-1, rows.shape[2]),
+        found.relevant[people].ravel().astype(np.int32),
+        group=np.full(len(rows), rows.shape[1]),
+        feature_name=feature_names,
+        free_raw_data=True,
+    )
