@@ -14,7 +14,7 @@ from serving.models import ServedModel
 from serving.propensity import PropensityScorer
 from serving.recommend import Recommender
 from training import promotion
-from training.evaluation import Row, recorded
+from training.evaluation import MINUS, Row, headline, recorded
 from training.families import Family
 
 
@@ -32,10 +32,11 @@ def champion(shop: Shop, of: Family) -> ServedModel:
 
 
 def evaluation(shop: Shop, of: Family) -> list[Row]:
-    """How the champion's configuration did on the windows that it had not seen, beside its baselines."""
+    """How the champion's configuration did for everybody on windows that it had not seen, beside its baselines."""
     folder = models.champion(home(), shop.name, of.task)
     assert folder is not None, "there is a champion"
-    return recorded(Artifact(folder).json("evaluation")["rows"])
+    rows = headline(recorded(Artifact(folder).json("evaluation")["rows"]))
+    return [row for row in rows if MINUS not in row.model]
 
 
 def recommendations(recommender: Recommender, n: int) -> pa.Table:

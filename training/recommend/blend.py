@@ -90,7 +90,9 @@ def weights(fitted: Mapping[str, Tier], asked: Asked | None, repeats: bool) -> d
     """The weight of each tier with which they rank best by NDCG@10; even ones where nothing can be learned."""
     if asked is None:
         return dict.fromkeys(fitted, 1.0)
-    found = climb(candidates(fitted, asked, repeats).ndcg, np.ones(len(fitted), np.float32))
+    quality = candidates(fitted, asked, repeats).ndcg
+    together, alone = np.ones(len(fitted), np.float32), np.eye(len(fitted), dtype=np.float32)
+    found = climb(quality, max([together, *alone], key=quality))
     return dict(zip(fitted, found.tolist(), strict=True))
 
 

@@ -76,5 +76,5 @@ class RecommendConfig(Config):
     """How the blend's best items are put in a better order; absent: they are not."""
     validation_days: PositiveInt = 28
     """Days before the cut-off on which the blend is chosen."""
-    n_validation_users: PositiveInt = 5000
+    n_validation_users: PositiveInt = 20_000
     """People, drawn at random, on whom the blend is chosen."""
