@@ -201,7 +201,7 @@ class Trainer:
     """One model, its optimiser and the events it predicts, all on one device.
 
     A run that was interrupted goes on from its last whole epoch when it is started again with the same data and
-    configuration. Under ``torchrun`` each process takes its share of every step's histories.
+    configuration. Where ``torch.distributed`` is initialised, each process takes its share of every step's histories.
     """
 
     def __init__(self, log: Log, config: SequenceConfig, events: EventWeights, device: Device, seed: int) -> None:
