@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from features import contract
 from features.engine import Engine
 from features.errors import UserError
 
@@ -94,17 +95,24 @@ def rolling(engine: Engine, end: datetime, length: timedelta, n_windows: int = 1
         yield time_window(engine, as_of, as_of + length)
 
 
-_FROM_LAST = """
-    select events.*
+_OF_PERSON = ", ".join(
+    "placed.person_id as user_id" if column.name == "user_id" else f"events.{column.name}"
+    for column in contract.TABLES["events"].columns
+)
+"""An event with its person as customer: parts of a log that each hold some of the events must not disagree on that."""
+
+_FROM_LAST = f"""
+    select {_OF_PERSON}
     from events
     join (
         select
             event_id,
+            person_id,
             row_number() over (partition by person_id order by event_timestamp desc, event_id desc) as from_last
         from known_events
         where item_id is not null and event_name in ('view_item', 'add_to_cart', 'purchase')
     ) placed on events.event_id = placed.event_id
-    where from_last {condition}
+    where from_last {{condition}}
 """
 
 
