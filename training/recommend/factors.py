@@ -1,5 +1,8 @@
-"""Fits the factorisation tiers through the library ``implicit``."""
+"""Fits the factorisation tiers: ALS by the solver that also answers, BPR through the library ``implicit``."""
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import numpy as np
@@ -9,60 +12,122 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from features.histories import EventWeights, Log
-from serving.factors import Factors
-from serving.tiers import Scores
+from serving.factors import CELLS, Array, Batch, Factors, Penalties, Ratings, batches, rated, solved
 from training.config import Config, PositiveFloat, PositiveInt
 from training.device import Device
+
+N_STEPS = 3
+"""Steps of the solver per alternation, each from where the last one ended; more give no better ranking."""
+START = 0.1
+"""Expected length of an item's vector at the start."""
+CELLS_ON_GPU = 2**26
+FOLDING = Penalties(alpha=1.0, regularization=1.0)
+"""How histories are folded into the factors of BPR, which knows no least squares."""
+
+NFactors = Annotated[int, Field(gt=0, le=4096)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class AlsConfig(Config):
     """Settings of implicit alternating least squares."""
 
-    n_factors: Annotated[int, Field(gt=0, le=2048)] = 64
+    n_factors: NFactors = 128
     """Dimensions of the factorisation."""
-    regularization: PositiveFloat = 10.0
-    """L2 penalty of the factorisation."""
-    alpha: PositiveFloat = 20.0
+    regularization: PositiveFloat = 6.0
+    """L2 penalty of a vector, times the square root of the affinities it explains."""
+    alpha: PositiveFloat = 10.0
     """How much more a full affinity weighs than an item never touched."""
-    n_iterations: PositiveInt = 10
-    """Alternations of the factorisation."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    n_iterations: PositiveInt = 5
+    """Alternations between people and items."""
+    seed: Seed = 0
     """Seed of the factorisation's start."""
 
 
 class BprConfig(Config):
     """Settings of Bayesian personalised ranking."""
 
-    n_factors: Annotated[int, Field(gt=0, le=2048)] = 64
+    n_factors: NFactors = 64
     """Dimensions of the factorisation."""
     learning_rate: PositiveFloat = 0.05
     """Step size."""
     regularization: PositiveFloat = 0.01
-    """L2 penalty of the factorisation, and of folding a history into it."""
+    """L2 penalty of the factorisation."""
     n_iterations: PositiveInt = 50
     """Passes over the events."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     """Seed of the factorisation's start."""
 
 
 def fit_als(log: Log, config: AlsConfig, events: EventWeights, device: Device) -> Factors:
     """Item factors of implicit matrix factorisation.
 
-    Source: Hu, Koren, Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008.
+    Source: Hu, Koren, Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008; penalties that
+    grow with what is known, and many dimensions: Rendle et al., "Revisiting the Performance of iALS", RecSys 2022.
     """
-    from implicit.als import AlternatingLeastSquares
+    penalties = Penalties(config.alpha, config.regularization)
+    ratings = rated(log.histories, events)
+    item_factors = alternated(ratings, log.n_items, config, penalties, device)
+    return _folding(item_factors, penalties, events)
 
-    with threadpool_limits(limits=1, user_api="blas"):
-        model = AlternatingLeastSquares(
-            factors=config.n_factors,
-            regularization=config.regularization,
-            alpha=config.alpha,
-            iterations=config.n_iterations,
-            random_state=config.seed,
-            use_gpu=device.name == "cuda",
-        )
-        model.fit(user_items(log, events), show_progress=False)
-    return _factors(_on_host(model.item_factors), config.regularization, config.alpha, events)
+
+def alternated(
+    ratings: Ratings, n_items: int, config: AlsConfig, penalties: Penalties, device: Device
+) -> NDArray[np.float32]:
+    """Item factors after ``n_iterations`` alternations, float32, shape (n_items, n_factors); zero for the untouched."""
+    placed, cells = _on(device)
+
+    def in_batches(side: Ratings) -> list[Batch]:
+        return [Batch(*map(placed, batch)) for batch in batches(side, penalties, config.n_factors, cells)]
+
+    of_users, of_items = in_batches(ratings), in_batches(transposed(ratings, n_items))
+    start = np.random.default_rng(config.seed).normal(0, START / np.sqrt(config.n_factors), (n_items, config.n_factors))
+    items = placed(start.astype(np.float32))
+    users = placed(np.zeros((len(ratings.starts) - 1, config.n_factors), np.float32))
+    for _ in range(config.n_iterations):
+        items, gram, turn = principal(items, placed)
+        users = _vectors(items, gram, of_users, users @ turn)
+        users, gram, turn = principal(users, placed)
+        items = _vectors(users, gram, of_items, items @ turn)
+    return _on_host(items)
+
+
+def _on(device: Device) -> tuple[Callable[[NDArray[Any]], Array], int]:
+    """What moves an array to the device, and how many numbers may be gathered there at once."""
+    if device.name == "cpu":
+        return np.asarray, CELLS
+    import torch
+
+    return lambda values: torch.as_tensor(values, device=device.name), CELLS_ON_GPU
+
+
+def transposed(ratings: Ratings, n_columns: int) -> Ratings:
+    """The same entries, column by column."""
+    order = np.argsort(ratings.columns, kind="stable")
+    rows = np.repeat(np.arange(len(ratings.starts) - 1), np.diff(ratings.starts))
+    starts = np.searchsorted(ratings.columns[order], np.arange(n_columns + 1))
+    return Ratings(starts, rows[order], ratings.affinities[order])
+
+
+def principal(factors: Array, placed: Callable[[NDArray[Any]], Array]) -> tuple[Array, Array, Array]:
+    """Factors turned so that their gram matrix is diagonal; that diagonal; the turn, shape (n_factors, n_factors).
+
+    Turning people and items alike changes no score.
+    """
+    diagonal, turn = np.linalg.eigh(_on_host(factors.T @ factors).astype(np.float64))
+    turn = placed(turn.astype(np.float32))
+    return factors @ turn, placed(diagonal.clip(min=0).astype(np.float32)), turn
+
+
+def _vectors(factors: Array, gram: Array, of_rows: list[Batch], guess: Array) -> Array:
+    """The least-squares vector of each row given the factors of its columns; batches are shared among the cores."""
+    found = 0 * guess
+
+    def solve(batch: Batch) -> None:
+        found[batch.rows] = solved(factors, gram, batch, guess[batch.rows], N_STEPS)
+
+    with ThreadPoolExecutor(os.cpu_count()) as cores, threadpool_limits(limits=1, user_api="blas"):
+        list(cores.map(solve, of_rows))
+    return found
 
 
 def fit_bpr(log: Log, config: BprConfig, events: EventWeights, device: Device) -> Factors:
@@ -81,23 +146,16 @@ def fit_bpr(log: Log, config: BprConfig, events: EventWeights, device: Device) -
         num_threads=1,
         use_gpu=device.name == "cuda",
     )
-    model.fit(user_items(log, events), show_progress=False)
-    return _factors(_on_host(model.item_factors)[:, : config.n_factors], config.regularization, 1.0, events)
+    starts, items, affinities = rated(log.histories, events)
+    model.fit(sparse.csr_matrix((affinities, items, starts), (len(starts) - 1, log.n_items)), show_progress=False)
+    item_factors = model.to_cpu().item_factors if device.name == "cuda" else model.item_factors
+    return _folding(item_factors[:, : config.n_factors], FOLDING, events)
 
 
-def user_items(log: Log, events: EventWeights) -> Any:  # noqa: ANN401
-    """Summed affinities, sparse float32 (n_users, n_items)."""
-    histories = log.histories
-    shape = (histories.n_users, log.n_items)
-    matrix = sparse.csr_matrix((events.affinities(histories), (histories.users, histories.items)), shape=shape)
-    matrix.sum_duplicates()
-    return matrix
+def _folding(item_factors: NDArray[np.float32], penalties: Penalties, events: EventWeights) -> Factors:
+    turned, gram, _ = principal(item_factors, np.asarray)
+    return Factors(turned, gram, events.weights, events.half_life_days, penalties.alpha, penalties.regularization)
 
 
-def _on_host(factors: Any) -> NDArray[np.float32]:  # noqa: ANN401
-    return np.asarray(factors.to_numpy() if hasattr(factors, "to_numpy") else factors, dtype=np.float32)
-
-
-def _factors(item_factors: Scores, regularization: float, alpha: float, events: EventWeights) -> Factors:
-    gram = item_factors.T @ item_factors + np.float32(regularization) * np.eye(item_factors.shape[1], dtype=np.float32)
-    return Factors(item_factors, gram, events.weights, events.half_life_days, alpha)
+def _on_host(values: Array) -> NDArray[Any]:
+    return np.asarray(values.cpu() if hasattr(values, "cpu") else values)
