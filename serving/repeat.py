@@ -1,4 +1,4 @@
-"""What a person comes back for: the chance that a thing bought before is bought again."""
+"""What a person comes back for: the chance that the next visit holds a thing, had before or not."""
 
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -12,12 +12,13 @@ Floats = NDArray[np.float32]
 
 TRAITS = (
     "intercept",
-    *(f"log_{kind}s" for kind in KINDS),
+    *(f"log_1_plus_n_{kind}" for kind in KINDS),
     "log_visits",
-    "log_visits_since",
-    "log_days_since",
+    "log_visits_since_last",
+    "log_1_plus_days_since_last",
+    "log_events_per_item",
 )
-"""What a habit is judged by, in the order of ``Repeat.coefficients``."""
+"""What a habit is judged by, in the order of ``Repeat.coefficients``; all but the item's own are the person's."""
 
 
 class Habits(NamedTuple):
@@ -35,56 +36,60 @@ class Habits(NamedTuple):
 def visits(histories: Histories) -> NDArray[np.int64]:
     """Number of the visit to which each event belongs, from 0 for each person's first, int64, shape (n,).
 
-    Events of one instant are one visit; in a log of orders that is the order.
+    Events of one instant are one visit: in a log of orders the order, in a log of clicks the click.
     """
-    new = np.diff(histories.ages, prepend=0) != 0
-    new[histories.starts[:-1][histories.lengths > 0]] = False
-    ordinals = np.cumsum(new)
-    firsts = histories.starts[:-1].clip(max=max(len(histories) - 1, 0))
-    return ordinals - np.repeat(ordinals[firsts], histories.lengths) if len(histories) else ordinals
+    lengths = histories.lengths[histories.lengths > 0]
+    firsts = histories.starts[:-1][histories.lengths > 0]
+    begins = np.diff(histories.ages, prepend=0) != 0
+    begins[firsts] = True
+    begun = np.cumsum(begins)
+    numbers: NDArray[np.int64] = begun - np.repeat(begun[firsts], lengths)
+    return numbers
 
 
 def habits(histories: Histories) -> Habits:
     """What is known of each person's wish for each item of the history at the moment of asking."""
-    ordinals = visits(histories)
-    n_visits = np.zeros(histories.n_users, np.int64)
-    np.maximum.at(n_visits, histories.users, ordinals + 1)
     keys = histories.users << 32 | histories.items
     order = np.argsort(keys, kind="stable")
-    firsts = np.flatnonzero(np.diff(keys[order], prepend=-1))
-    lasts = np.append(firsts[1:], len(order))[: len(firsts)] - 1
-    users, items = np.divmod(keys[order][firsts], 1 << 32)
-    counts = [np.add.reduceat(histories.kinds[order] == kind, firsts, dtype=np.float32) for kind in range(len(KINDS))]
-    since = n_visits[users] - ordinals[order][lasts]
+    pairs, firsts, n_events = np.unique(keys[order], return_index=True, return_counts=True)
+    users, items = pairs >> 32, pairs & 0xFFFFFFFF
+    last = order[firsts + n_events - 1]
+    numbers = visits(histories)
+    n_visits = numbers[histories.starts[users + 1] - 1] + 1
+    n_pairs = np.bincount(users, minlength=histories.n_users)
+    kinds = histories.kinds[order]
     traits = [
-        np.ones(len(firsts)),
-        *map(np.log1p, counts),
-        np.log(n_visits[users]),
-        np.log(since),
-        np.log1p(histories.ages[order][lasts]),
+        np.ones(len(pairs)),
+        *(np.log1p(np.add.reduceat(kinds == kind, firsts, dtype=np.float32)) for kind in range(len(KINDS))),
+        np.log(n_visits),
+        np.log(n_visits - numbers[last]),
+        np.log1p(histories.ages[last]),
+        np.log(histories.lengths[users] / n_pairs[users]),
     ]
     return Habits(users, items, np.stack(traits, axis=1).astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """The chance that the next visit holds an item of the history, less the chance that a stranger's does.
+    """The chance that the next visit holds an item: for one of the history by the habit, else as for any stranger.
 
-    An item that nobody buys twice scores below zero for those who have it; items outside the history score zero.
+    Where people come back to items less often than strangers take to them, what they have is pushed below all else.
 
     coefficients : float32, shape (n_traits,), of the log-odds
-    effects : float32, shape (n_items,), log of how much the odds of an item differ from those of its traits
-    strangers : float32, shape (n_items,), chance that the next visit of somebody without the item holds it
+    effects : float32, shape (n_items,), log of how an item's odds differ from those of its traits
+    strangers : float32, shape (n_items,), chance that a visit holds an item that the person never had
+    aversion : from 0, where people come back as often as strangers come or more often, to 1, where they never do
     """
 
     reason: ClassVar[str] = "bought before"
     coefficients: Floats
     effects: Floats
     strangers: Floats
+    aversion: float
 
     def scores(self, histories: Histories) -> Floats:
         users, items, traits = habits(histories)
-        scores = np.zeros((histories.n_users, len(self.effects)), np.float32)
-        chances = 1 / (1 + np.exp(-(traits @ self.coefficients + self.effects[items])))
-        scores[users, items] = chances - self.strangers[items]
+        scores = np.where(histories.lengths[:, None] > 0, self.strangers, np.float32(0))
+        log_odds = traits @ self.coefficients + self.effects[items]
+        scores[users, items] = (1 + np.tanh(log_odds / 2)) / 2 - np.float32(self.aversion)
         return scores
