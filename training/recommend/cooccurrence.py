@@ -18,7 +18,7 @@ BLOCK = 2048
 """Items whose neighbours are looked for at once."""
 
 Similar = tuple[int, NDArray[np.integer], Scores]
-"""An item, items that go with it, and how well each does, > 0."""
+"""An item, others, and how well each goes with it."""
 
 Exponent = Annotated[float, Field(ge=0, le=2)]
 
@@ -31,7 +31,7 @@ class PairConfig(Config):
 
     window: PositiveInt = 20
     """Moments that a pair may lie apart."""
-    gap_power: Exponent = 0.5
+    gap_power: Exponent = 0.75
     """How fast a pair counts less with its gap; 0: not at all."""
     backward: Annotated[float, Field(ge=0, le=1)] = 0.2
     """What a pair counts from the later item to the earlier one; 1: order does not matter."""
@@ -81,17 +81,28 @@ def rules(chosen: sparse.csr_array, weights: sparse.csr_array | None, config: Co
     n_groups = float(chosen.max(axis=1).power(2).sum())
     for start in range(0, chosen.shape[1], BLOCK):
         rows = by_item[start : start + BLOCK]
-        pairs = ((rows if weights is None else rows + rows @ weights) @ chosen).tocsr()
+        pairs = together(rows, chosen, start)
+        if weights is not None:
+            pairs += rows @ weights @ chosen
         for item, first, last in zip(itertools.count(start), pairs.indptr[:-1], pairs.indptr[1:]):
-            others, together = pairs.indices[first:last], pairs.data[first:last]
+            others, count = pairs.indices[first:last], pairs.data[first:last]
             by_chance = counts[item] * counts[others] / n_groups
-            kept = (others != item) & (together >= config.min_support) & (together >= config.min_lift * by_chance)
+            kept = (count > 0) & (count >= config.min_support) & (count >= config.min_lift * by_chance)
             scale = counts[item] ** config.item_power * counts[others[kept]] ** config.neighbour_power
-            yield item, others[kept], together[kept] / scale
+            yield item, others[kept], count[kept] / scale
+
+
+def together(rows: sparse.csr_array, chosen: sparse.csr_array, first: int = 0) -> sparse.csr_array:
+    """What pairs of different items count that were chosen at once, of the items from ``first`` on with all.
+
+    rows : those items' columns of ``chosen``, transposed
+    """
+    pairs = (rows @ chosen).tocsr()
+    return (pairs - sparse.diags_array(pairs.diagonal(first), offsets=first, shape=pairs.shape)).tocsr()
 
 
 def best(found: Iterable[Similar], n_items: int, n_neighbours: int) -> tuple[NDArray[np.int32], Scores]:
-    """The neighbours of each item and how well they go with it, best first, both (n_items, n_neighbours).
+    """The strongest neighbours of each item and how well they go with it, both (n_items, n_neighbours).
 
     An item that is not found, and the places that are left over, have similarity zero.
     """
@@ -99,8 +110,9 @@ def best(found: Iterable[Similar], n_items: int, n_neighbours: int) -> tuple[NDA
     similarities = np.zeros((n_items, n_neighbours), np.float32)
     for item, others, values in found:
         n = min(n_neighbours, len(values))
-        chosen = np.argpartition(-values, n - 1)[:n] if n < len(values) else np.arange(n)
-        chosen = chosen[np.argsort(-values[chosen], kind="stable")]
+        strength = -np.abs(values)
+        chosen = np.argpartition(strength, n - 1)[:n] if n < len(values) else np.arange(n)
+        chosen = chosen[np.argsort(strength[chosen], kind="stable")]
         neighbours[item, :n], similarities[item, :n] = others[chosen], values[chosen]
     return neighbours, similarities
 

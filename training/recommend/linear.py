@@ -1,16 +1,16 @@
 """Fits what goes with what in closed form: ridge regression from a person's decayed history to what it chose next.
 
 With a row per moment of a history, ``X`` what had been chosen, each moment decayed, and ``Y`` what was chosen next, the
-similarities are ``B = (X'X + penalty)^-1 X'Y``, so that what several items of a history explain together counts once.
-Neither X nor Y is written down: both products are sums over pairs of moments, as those of co-occurrence are.
+similarities are ``B = (X'X + penalty)^-1 X'Y``: what several items of a history explain together counts once. Neither X
+nor Y is written down, for both products are sums over pairs of moments, as those of co-occurrence are.
 
-Items of equal attributes are expected to go with the same items and with each other: B has a Gaussian prior with
-covariance ``K = I + attribute_weight * A A'`` between items and mean ``attribute_prior * (K - I)``. The penalty is then
-``regularization * K^-1``, and the mean adds ``attribute_prior * (X'X + regularization * I)`` to X'Y.
+Items of equal attributes ``A`` are expected to go with the same items, and with each other. So B has a Gaussian prior:
+its covariance between items is ``K = I + A A'``, its mean ``M = attribute_prior * (K - D)``, D being the diagonal of K.
+The penalty is then ``regularization * K^-1``, and B the mean plus the same regression on what the mean leaves over.
 
 Sources: Choi et al., "Session-aware Linear Item-Item Models for Session-based Recommendation", WWW 2021, section 3;
-Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019; the prior: Rasmussen, Williams, "Gaussian
-Processes for Machine Learning", 2006, section 2.7.
+Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019; Rasmussen, Williams, "Gaussian Processes for
+Machine Learning", 2006, section 2.7, for the prior.
 """
 
 from collections.abc import Iterator
@@ -29,13 +29,13 @@ from training.device import Device
 from training.recommend.cooccurrence import (
     Exponent,
     PairConfig,
-    Similar,
     best,
     choices,
     event_counts,
     later,
     moment_users,
     pair_weights,
+    together,
 )
 
 BLOCK = 1024
@@ -55,19 +55,20 @@ class LinearConfig(PairConfig):
 
     position_decay: Annotated[float, Field(gt=0, le=0.9)] = 0.55
     """An event after which there were m other moments counts this to the power of m."""
-    regularization: PositiveFloat = 5.0
-    """Penalty on similarities, in units of what an item's events count on average."""
+    regularization: PositiveFloat = 60.0
+    """Penalty on similarities, in events of average weight: an item with as many is known half."""
     attribute_weight: Annotated[float, Field(ge=0)] = 10.0
-    """How alike two items are that alone share an attribute, beside 1 for an item and itself; n items share 1 / n."""
+    """How alike two items are that share an attribute with no other item, where 2 is the likeness of an item to itself
+    by its id; an attribute that n items share makes them alike by 2 / n of it."""
     attribute_prior: Annotated[float, Field(ge=0)] = 0.05
-    """How well items that are alike by attributes go together before anything is known of them."""
+    """How well items go together, per likeness, before anything is known of them."""
     neighbour_power: Exponent = 0.1
     """How much a neighbour is scaled down by how often it was chosen."""
     max_items: Annotated[int, Field(gt=0, le=100_000)] = 20_000
-    """Items that are fitted, the most chosen; the others are left to other tiers. Memory is 4 to 8 bytes, time some
-    10 floating-point operations, per cube of it."""
+    """Items that are fitted, the most chosen; the others are left to other tiers. Memory is 4 to 12 bytes per square of
+    it, time 1 to 3 floating-point operations per cube."""
     n_neighbours: Annotated[int, Field(gt=0, le=5000)] = 200
-    """Neighbours kept per item."""
+    """Neighbours kept per item, the strongest; those that speak against each other count as well."""
 
 
 def fit(log: Log, config: LinearConfig, events: EventWeights, _: Device) -> Neighbours:
@@ -77,9 +78,9 @@ def fit(log: Log, config: LinearConfig, events: EventWeights, _: Device) -> Neig
     """
     chosen = choices(log, moments(log.histories), events)
     fitted = most_chosen(event_counts(chosen), config.max_items)
-    described = attribute_values(log.attributes, log.n_items)[fitted]
-    found = regression(chosen[:, fitted], moment_users(log), described, config)
-    of_catalogue = ((int(fitted[item]), fitted[others], values) for item, others, values in found)
+    alike = likeness(described(log.attributes, log.n_items)[fitted], config.attribute_weight)
+    found = regression(chosen[:, fitted], moment_users(log), alike, config)
+    of_catalogue = ((int(fitted[item]), fitted, similarities) for item, similarities in enumerate(found))
     neighbours, similarities = best(of_catalogue, log.n_items, config.n_neighbours)
     return Neighbours(neighbours, similarities, events.weights, events.half_life_days, config.position_decay)
 
@@ -89,40 +90,49 @@ def most_chosen(counts: NDArray[np.float32], n: int) -> NDArray[np.int64]:
     return np.sort(np.argsort(-counts, kind="stable")[:n])
 
 
-def attribute_values(attributes: Attributes, n_items: int) -> sparse.csr_array:
-    """Which item has which value, float32, shape (n_items, n_values)."""
+def described(attributes: Attributes, n_items: int) -> sparse.csr_array:
+    """1 where an item has a value, float32, shape (n_items, n_values)."""
     ones = np.ones(len(attributes.items), np.float32)
     return sparse.csr_array((ones, (attributes.items, attributes.values)), shape=(n_items, len(attributes.names)))
 
 
+def likeness(described: sparse.csr_array, weight: float) -> sparse.csr_array:
+    """The A of the prior: ``sqrt(weight / n)`` where an item has a value that n > 1 items have; what is rare says more.
+
+    described : float32, shape (n_items, n_values)
+    Returns float32, shape (n_items, n_shared_values).
+
+    >>> likeness(sparse.csr_array([[1, 0], [1, 1], [0, 0]], dtype=np.float32), 8.0).toarray()
+    array([[2.],
+           [2.],
+           [0.]], dtype=float32)
+    """
+    n_items_of = described.sum(axis=0)
+    shared = np.flatnonzero(n_items_of > 1)
+    roots = np.sqrt(weight / n_items_of[shared]).astype(np.float32)
+    return (described[:, shared] @ sparse.diags_array(roots)).tocsr()
+
+
 def regression(
-    chosen: sparse.csr_array, users: NDArray[np.int64], described: sparse.csr_array, config: LinearConfig
-) -> Iterator[Similar]:
-    """What goes with each item.
+    chosen: sparse.csr_array, users: NDArray[np.int64], alike: sparse.csr_array, config: LinearConfig
+) -> Iterator[NDArray[np.float32]]:
+    """The similarities of each item to all, float32, shape (n_items,).
 
     chosen : as from ``choices``, shape (n_moments, n_items)
     users : shape (n_moments,), whose each moment is
-    described : shape (n_items, n_values)
+    alike : the A of the prior, shape (n_items, n_values)
     """
-    counts = event_counts(chosen)
-    mean_count = counts[counts > 0].mean() if chosen.nnz else np.float32(1)
-    penalty = np.float32(config.regularization) * mean_count
-    common = common_root(described, config.attribute_weight)
-    prior = np.float32(config.attribute_prior if common.size else 0)
-
-    past, pairs = history_weights(users, config.position_decay), pair_weights(users, config)
-    gram = dense_product(chosen, past)
-    gram[np.diag_indices_from(gram)] += penalty
-    targets = (chosen.T @ (pairs + prior * past) @ chosen + chosen.T @ chosen).tocsr()
-    targets.setdiag(prior * gram.diagonal())
-
-    subtract_square(gram, np.sqrt(penalty) * common)
-    scale = np.maximum(counts / mean_count, 1e-3) ** -np.float32(config.neighbour_power)
-    for item, similarities in enumerate(rows_of_product(inverse(gram), targets)):
-        similarities *= scale
-        similarities[item] = 0
-        others = np.flatnonzero(similarities > 0)
-        yield item, others, similarities[others]
+    penalty = np.float32(config.regularization) * (chosen.data**2).mean()
+    past = history_weights(users, config.position_decay)
+    inverted = inverse(precision(chosen.T @ past @ chosen, alike, penalty))
+    own = np.float32(config.attribute_prior) * (1 + alike.power(2).sum(axis=1))
+    observed = pair_weights(users, config) @ chosen + past @ chosen @ sparse.diags_array(own)
+    expected = sparse.eye_array(len(own), dtype=np.float32) * (config.attribute_prior * penalty)
+    targets = chosen.T @ observed + together(chosen.T.tocsr(), chosen) + expected
+    scale = np.maximum(event_counts(chosen), 1) ** -np.float32(config.neighbour_power)
+    for item, similarities in enumerate(rows_of_product(inverted, targets)):
+        similarities[item] -= own[item]
+        yield similarities * scale
 
 
 def history_weights(users: NDArray[np.int64], decay: float) -> sparse.csr_array:
@@ -132,32 +142,21 @@ def history_weights(users: NDArray[np.int64], decay: float) -> sparse.csr_array:
     return sparse.eye_array(len(users), dtype=np.float32, format="csr") + forward + forward.T
 
 
-def dense_product(chosen: sparse.csr_array, weights: sparse.csr_array) -> Matrix:
-    """``chosen' weights chosen``, block by block, float32, shape (n_items, n_items)."""
-    by_item = chosen.T.tocsr()
-    product = np.empty((chosen.shape[1],) * 2, np.float32)
-    for start in range(0, len(product), BLOCK):
-        product[start : start + BLOCK] = (by_item[start : start + BLOCK] @ weights @ chosen).toarray()
-    return product
+def precision(gram: sparse.csr_array, alike: sparse.csr_array, penalty: np.float32) -> Matrix:
+    """``gram + penalty * K^-1``, float32, shape (n_items, n_items)."""
+    dense: Matrix = gram.toarray()
+    dense[np.diag_indices_from(dense)] += penalty
+    root = np.sqrt(penalty) * common_root(alike)
+    for start in range(0, len(dense), BLOCK):
+        dense[start : start + BLOCK] -= root[start : start + BLOCK] @ root.T
+    return dense
 
 
-def common_root(described: sparse.csr_array, weight: float) -> Matrix:
-    """The U of ``(I + A A')^-1 = I - U U'``, float32, shape (n_items, n_values shared by two items or more).
-
-    ``A`` holds ``sqrt(weight / n)`` where an item has a value that n items have: what is rare says more.
-    """
-    n_items_of = described.sum(axis=0)
-    shared = described[:, np.flatnonzero((n_items_of > 1) & (weight > 0))]
-    scaled = shared.multiply(np.sqrt(weight / n_items_of[(n_items_of > 1) & (weight > 0)])).toarray()
-    inner = np.linalg.cholesky(scaled.T @ scaled + np.eye(scaled.shape[1]))
-    root: Matrix = linalg.solve_triangular(inner, scaled.T, lower=True).T.astype(np.float32)
+def common_root(alike: sparse.csr_array) -> Matrix:
+    """The U of ``(I + A A')^-1 = I - U U'``, float32, shape (n_items, n_values): Woodbury's identity."""
+    inner = np.linalg.cholesky((alike.T @ alike).toarray() + np.eye(alike.shape[1], dtype=np.float32))
+    root: Matrix = linalg.solve_triangular(inner, alike.T.toarray(), lower=True).T
     return root
-
-
-def subtract_square(matrix: Matrix, root: Matrix) -> None:
-    """``matrix -= root root'`` in place."""
-    for start in range(0, len(matrix), BLOCK):
-        matrix[start : start + BLOCK] -= root[start : start + BLOCK] @ root.T
 
 
 def inverse(matrix: Matrix) -> Matrix:
