@@ -108,11 +108,12 @@ _FROM_LAST = f"""
         select
             event_id,
             person_id,
-            row_number() over (partition by person_id order by event_timestamp desc, event_id desc) as from_last
+            row_number() over (partition by person_id order by event_timestamp desc, event_id desc) as from_last,
+            dense_rank() over (partition by person_id order by event_timestamp desc) as moments_from_last
         from known_events
         where item_id is not null and event_name in ('view_item', 'add_to_cart', 'purchase')
     ) placed on events.event_id = placed.event_id
-    where from_last {{condition}}
+    where {{condition}}
 """
 
 
@@ -121,10 +122,11 @@ def leave_one_out(engine: Engine, end: datetime) -> Window:
 
     Time is not global here: a person's past may lie after another's truth, as the published protocols have it.
     """
-    parts = {part: _FROM_LAST.format(condition=part) for part in ("> 2", "> 1", "= 2", "= 1")}
+    parts = {part: _FROM_LAST.format(condition=f"from_last {part}") for part in ("> 2", "> 1", "= 2", "= 1")}
     known = before(engine, end)
     inner = _parted(known, "leave_one_out_valid", end, parts["> 2"], parts["= 2"], parts["> 2"])
-    return replace(_parted(known, "leave_one_out", end, parts["> 1"], parts["= 1"], parts["> 2"]), inner=inner)
+    outer = _parted(known, "leave_one_out", end, parts["> 1"], parts["= 1"], parts["> 2"])
+    return replace(outer, fitted=inner.fitted, inner=inner)
 
 
 PARTS = ("train", "valid", "test", "context")
@@ -135,7 +137,7 @@ def given(engine: Engine, end: datetime) -> Window:
     """The split that the events' own ``split`` column gives before ``end``.
 
     train is fitted, valid is the truth of ``inner``, test the truth; ``context`` is known when the test is asked, but
-    neither fitted nor judged. Without valid, ``inner`` holds out the last event of each person in train.
+    neither fitted nor judged. Without valid, ``inner`` holds out each person's last moment in train, as an order is.
 
     Raises UserError when an event with an item says anything else, or nothing, and when there is no test.
     """
@@ -147,7 +149,8 @@ def given(engine: Engine, end: datetime) -> Window:
     )
     test = _parted(known, "given", end, not_test, test_part, train)
     if "valid" in parts:
-        return replace(test, inner=_parted(known, "given_valid", end, train, valid, train))
+        inner = _parted(known, "given_valid", end, train, valid, train)
+        return replace(test, fitted=inner.fitted, inner=inner)
     return replace(test, inner=_without_last(test.fitted, "given_valid", end))
 
 
@@ -159,9 +162,9 @@ def for_tuning(window: Window) -> Window:
 
 
 def _without_last(engine: Engine, name: str, end: datetime) -> Window:
-    """Each person's last event is the truth, the others the past and what is fitted."""
-    earlier = _FROM_LAST.format(condition="> 1")
-    return _parted(engine, name, end, earlier, _FROM_LAST.format(condition="= 1"), earlier)
+    """Each person's last moment is the truth, what came before is the past and fitted."""
+    earlier, last = (_FROM_LAST.format(condition=f"moments_from_last {part}") for part in ("> 1", "= 1"))
+    return _parted(engine, name, end, earlier, last, earlier)
 
 
 def _parts(engine: Engine) -> set[str]:

@@ -85,22 +85,19 @@ class Combination:
 def fit(window: Window, config: RecommendConfig, device: Device) -> RecommendModel:
     """Fit every tier on what lies before a slice of the past, choose their combination on the slice.
 
-    In a time split the slice is the past's last ``validation_days``, and the tiers are then fitted again on all of it;
-    the protocols of publications bring their own slice, and what they held out of the fit stays out.
+    The tiers are then fitted again with the slice, except in protocols that hold it out of every fit. The slice is the
+    window's own or, in a split by time, the past's last ``validation_days``.
 
     Raises UserError when the past holds too little to fit on.
     """
-    if window.inner is not None:
-        fitting = Fitting(window, config, device)
-        fitted = fitting.tiers(window.inner)
-        combination = fitting.combination(fitted, window.inner)
-    else:
-        inner = time_window(window.past, window.as_of - timedelta(days=config.validation_days), window.as_of)
-        earlier = Fitting(inner, config, device)
-        combination = earlier.combination(earlier.tiers(inner), inner)
-        fitting = Fitting(window, config, device)
-        fitted = fitting.tiers(window)
-    return fitting.model(fitted, combination)
+    since = window.as_of - timedelta(days=config.validation_days)
+    inner = window.inner or time_window(window.past, since, window.as_of)
+    is_held_out = inner.fitted is window.fitted
+    whole = Fitting(window, config, device)
+    earlier = whole if is_held_out else Fitting(inner, config, device)
+    tiers = earlier.tiers(inner)
+    combination = earlier.combination(tiers, inner)
+    return whole.model(tiers if is_held_out else whole.tiers(window), combination)
 
 
 class Fitting:
@@ -134,7 +131,8 @@ class Fitting:
             return Combination(weights, None)
         items = self._items(unseen.past)
         used = {name: weight for name, weight in weights["personal"].items() if weight}
-        found = rerank.table(fitted, used, personal, items, repeats, settings.n_candidates)
+        shown = rerank.shown_in(unseen, personal.user_ids, self.item_ids)
+        found = rerank.table(fitted, used, personal, shown, items, repeats, settings.n_candidates)
         return Combination(weights, rerank.fit(found, used, settings))
 
     def model(self, fitted: Mapping[str, Tier], combination: Combination) -> RecommendModel:

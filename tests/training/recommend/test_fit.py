@@ -114,5 +114,5 @@ def test_explained_shares_add_up_to_the_score(recommender: Recommender) -> None:
 def test_too_little_data_is_told(shop: Shop) -> None:
     as_of = datetime(2000, 1, 1, tzinfo=UTC)
     window = time_window(Lake(shop).engine(), as_of, as_of + timedelta(days=21))
-    with pytest.raises(UserError, match="no item was touched by 5 people before 1999"):
+    with pytest.raises(UserError, match="no item was touched by 5 people before 2000-01-01"):
         fit(window, CONFIG, choose("cpu"))
