@@ -21,7 +21,7 @@ from features.kpis import kpis as shop_kpis
 from features.lake import Lake
 from features.shops import load_shop
 from serving import launch, settings
-from training import answers, pipeline, promotion, tracking
+from training import answers, parallel, pipeline, promotion, tracking
 from training.config import Config, load_config, to_toml
 from training.console import Speaker, show_reports, show_rows
 from training.device import Choice, choose
@@ -313,7 +313,7 @@ def _write(table: pa.Table, out: Path, speaker: Speaker) -> None:
 def main() -> None:
     """Run a command; a user's mistake is one sentence on stderr and exit status 2."""
     try:
-        app()
+        parallel.run(app) if parallel.is_torchrun() else app()
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)

@@ -24,6 +24,7 @@ from torch.nn import functional
 from features.histories import KINDS, EventWeights, Histories, Log, rectangles
 from features.home import home
 from serving.sequence import Sequence
+from training import parallel
 from training.device import Device
 from training.recommend import onnx_graph
 from training.recommend.sequence import SequenceConfig
@@ -39,12 +40,20 @@ SECONDS_BETWEEN_SAVES = 60
 
 def fit(log: Log, config: SequenceConfig, events: EventWeights, device: Device) -> Sequence:
     """Fit ``n_members`` models of consecutive seeds and put them side by side."""
-    members = [fit_member(log, config, events, device, config.seed + member) for member in range(config.n_members)]
-    tables = [member.item_table().detach().cpu() for member in members]
+    seeds = range(config.seed, config.seed + config.n_members)
+    return exported([parallel.together(fit_member, log, config, events, device, seed) for seed in seeds], config)
+
+
+def exported(members: "list[Transformer]", config: SequenceConfig) -> Sequence:
+    """Fitted models side by side as what answers."""
+
+    def side_by_side(tensors: list[Tensor]) -> NDArray[np.float32]:
+        return torch.cat([tensor.detach().cpu() for tensor in tensors], 1).numpy()
+
     return Sequence(
-        inputs=torch.cat(tables, 1).numpy(),
-        kinds=torch.cat([member.kinds.detach().cpu() for member in members], 1).numpy(),
-        directions=torch.cat([functional.normalize(table, dim=1) for table in tables], 1).numpy() / config.temperature,
+        inputs=side_by_side([member.item_table() for member in members]),
+        kinds=side_by_side([member.kinds for member in members]),
+        directions=side_by_side([member.directions() for member in members]) / config.temperature,
         encoder=onnx_graph.written([member.encoder.cpu() for member in members]),
         max_length=config.max_length,
     )
@@ -132,6 +141,17 @@ class Transformer(nn.Module):
         """The embedding of each item, with those of its attributes, shape (V, D)."""
         return self.items if self.attributes is None else self.items + torch.sparse.mm(self.attributes, self.values)
 
+    def directions(self) -> Tensor:
+        """Unit vectors of the items, shape (V, D); shorter for those that nobody touched.
+
+        They have no part of their own, only their attributes': it counts as long as other items' and pointing nowhere,
+        for what is known of them in part is not to outrank what is known.
+        """
+        table_VD, own_V = self.item_table(), self.items.square().sum(1)
+        is_untouched_V = own_V == 0
+        missing_V = is_untouched_V * (own_V.sum() / (~is_untouched_V).sum().clamp(min=1))
+        return table_VD / (table_VD.square().sum(1) + missing_V).sqrt().clamp(min=1e-12)[:, None]
+
 
 def dropped(x: Tensor, share: float) -> Tensor:
     """Dropout from random bytes, eight from one draw: the share is rounded to 1/256."""
@@ -201,11 +221,12 @@ class Trainer:
     """One model, its optimiser and the events it predicts, all on one device.
 
     A run that was interrupted goes on from its last whole epoch when it is started again with the same data and
-    configuration. Where ``torch.distributed`` is initialised, each process takes its share of every step's histories.
+    configuration. Of several processes each takes its share of every step's histories.
     """
 
     def __init__(self, log: Log, config: SequenceConfig, events: EventWeights, device: Device, seed: int) -> None:
-        self.config, self.device, self.seed = config, torch.device(device.name), seed
+        self.config, self.events, self.seed = config, events, seed
+        self.device = torch.device(device.name)
         torch.manual_seed(seed)
         attributes = attribute_matrix(log).to(self.device) if config.attributes and len(log.attributes.items) else None
         self.model = Transformer(log.n_items, attributes, config).to(self.device)
@@ -213,7 +234,9 @@ class Trainer:
         self.histories = log.histories
         self.items = torch.from_numpy(log.histories.items.astype(np.int64)).to(self.device)
         self.kinds = torch.from_numpy(log.histories.kinds.astype(np.int64)).to(self.device)
-        self.weights = torch.from_numpy(events.weights[log.histories.kinds]).to(self.device)
+        weights = events.weights[log.histories.kinds]
+        self.weights = torch.from_numpy(weights).to(self.device)
+        self.weights_before = np.concatenate([[0], np.cumsum(weights, dtype=np.float64)])
         self.steps_per_epoch = max(1, round(int(np.maximum(log.histories.lengths - 1, 0).sum()) / config.batch_size))
         self.shares = torch.bincount(self.items, minlength=log.n_items) / max(1, len(self.items))
         self.touched = torch.unique(self.items)
@@ -224,7 +247,8 @@ class Trainer:
 
     def epoch(self) -> float:
         """One pass over the histories, whose randomness depends on its number alone; the mean loss per event."""
-        torch.manual_seed(self.seed * 100_003 + self.n_epochs + 1)
+        number = self.seed * 100_003 + self.n_epochs + 1
+        torch.manual_seed(number * parallel.n_processes() + parallel.rank())
         self.model.train()
         losses = [self.update(*batch) for batch in self._batches(np.random.default_rng([self.seed, self.n_epochs]))]
         self.n_epochs += 1
@@ -234,8 +258,7 @@ class Trainer:
     def ndcg(self, histories: Histories, wanted: NDArray[np.int32]) -> float:
         """Mean NDCG@10 over the whole catalogue of the one item that each person wanted next."""
         self.model.eval()
-        table_VD = self.model.item_table()
-        items_VD = functional.normalize(table_VD, dim=1)
+        table_VD, items_VD = self.model.item_table(), self.model.directions()
         gains = np.zeros(histories.n_users)
         recent = histories.last(self.config.max_length)
         for people, places, last in rectangles(recent.starts[:-1], recent.lengths):
@@ -265,16 +288,20 @@ class Trainer:
         """One step on stretches of histories: the events after each of ``lengths`` events from ``starts`` on."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self._schedule()
-        loss = self._loss(starts, lengths)
-        self.optimizer.zero_grad(set_to_none=True)
+        mine = slice(parallel.rank(), None, parallel.n_processes())
+        weight = self.weights_before[starts + lengths + 1] - self.weights_before[starts + 1]
+        loss = self._loss(starts[mine], lengths[mine], float(weight.sum()))
+        self.optimizer.zero_grad()
         loss.backward()
-        if torch.distributed.is_initialized():
-            average_gradients(self.model)
+        parallel.add_up([loss.detach(), *gradients(self.model)])
         self.optimizer.step()
         self.step += 1
         return loss.item()
 
-    def _loss(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Tensor:
+    def _loss(self, starts: NDArray[np.int64], lengths: NDArray[np.int64], total: float) -> Tensor:
+        """What the next events of some stretches add to a step's mean loss, whose weights are ``total`` together."""
+        if not len(starts):
+            return 0 * self.model.items.sum()
         table_VD = self.model.item_table()
         states, targets = [], []
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._is_reduced()):
@@ -289,7 +316,7 @@ class Trainer:
         states_RD = functional.normalize(torch.cat(states), dim=1) / self.config.temperature
         candidates, targets_R, inclusion_C = self._candidates(self.items[place_R])
         items_CD = functional.normalize(functional.embedding(candidates, table_VD), dim=1)
-        loss: Tensor = CrossEntropy.apply(states_RD, items_CD, targets_R, weights_R / weights_R.sum(), inclusion_C)
+        loss: Tensor = CrossEntropy.apply(states_RD, items_CD, targets_R, weights_R / total, inclusion_C)
         return loss
 
     def _candidates(self, targets_R: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -313,9 +340,7 @@ class Trainer:
         ends = np.cumsum(lengths[order])
         cuts = np.searchsorted(ends, np.arange(1, self.steps_per_epoch) * lengths.sum() / self.steps_per_epoch)
         for chosen in np.split(order, cuts):
-            mine = chosen[rank() :: n_processes()]
-            if len(mine):
-                yield starts[mine], lengths[mine]
+            yield starts[chosen], lengths[chosen]
 
     def _schedule(self) -> float:
         n_steps = self.steps_per_epoch * self.config.n_epochs
@@ -373,7 +398,7 @@ def fit_member(log: Log, config: SequenceConfig, events: EventWeights, device: D
         trainer.epoch()
         checkpoint.save()
         if held is not None:
-            quality = trainer.ndcg(*held)
+            quality = parallel.from_first(trainer.ndcg(*held))
             since_best = 0 if quality > best else since_best + 1
             if not since_best:
                 best, kept = quality, copy.deepcopy(trainer.model.state_dict())
@@ -397,18 +422,18 @@ class Checkpoint:
     """Where an unfinished run is kept, named for its data and configuration; found there, it is gone on with."""
 
     def __init__(self, trainer: Trainer, log: Log) -> None:
-        content = hashlib.sha256(f"{trainer.config.model_dump_json()} {trainer.seed}".encode())
+        content = hashlib.sha256(f"{trainer.config.model_dump_json()} {trainer.seed} {trainer.events}".encode())
         for array in (log.histories.starts, log.histories.items, log.histories.kinds, log.attributes.values):
             content.update(array.tobytes())
         self.path = home() / "checkpoints" / f"sequence-{content.hexdigest()[:16]}.pt"
         self.trainer = trainer
         self.saved_at = time.monotonic()
-        if self.path.is_file():
-            trainer.load_state_dict(torch.load(self.path, weights_only=True))
+        if (state := parallel.from_first(self._found())) is not None:
+            trainer.load_state_dict(state)
 
     def save(self) -> None:
         """Write the run's state, at most once in ``SECONDS_BETWEEN_SAVES``."""
-        if rank() or time.monotonic() - self.saved_at < SECONDS_BETWEEN_SAVES:
+        if parallel.rank() or time.monotonic() - self.saved_at < SECONDS_BETWEEN_SAVES:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         staged = self.path.with_suffix(".staged")
@@ -419,17 +444,13 @@ class Checkpoint:
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
 
-
-def rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
-def n_processes() -> int:
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    def _found(self) -> dict[str, Any] | None:
+        return torch.load(self.path, weights_only=True, map_location="cpu") if self.path.is_file() else None
 
 
-def average_gradients(model: nn.Module) -> None:
+def gradients(model: nn.Module) -> list[Tensor]:
+    """The gradient of each parameter; zero where this process has nothing to learn from."""
     for parameter in model.parameters():
-        if parameter.grad is not None:
-            torch.distributed.all_reduce(parameter.grad)
-            parameter.grad /= n_processes()
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
