@@ -1,0 +1,73 @@
+"""What peers make of the same histories; run by ``bench_peers.py`` in an environment that holds them.
+
+    PEERS_PYTHON tests/benchmarks/peers.py HISTORIES.npz N_EPOCHS WIDTH MAX_LENGTH
+
+Prints one JSON line per peer and epoch.
+"""
+
+import json
+import sys
+import warnings
+from time import perf_counter
+
+import numpy as np
+
+K = 10
+BATCH_SIZE = 128
+DISCOUNTS = 1 / np.log2(np.arange(K) + 2)
+
+
+def ndcg(lists: np.ndarray, wanted: np.ndarray) -> float:
+    """Mean NDCG@10 of lists of ten items, of which one is wanted, shapes (n, 10) and (n,)."""
+    return float(((lists == wanted[:, None]) @ DISCOUNTS).mean())
+
+
+def report(peer: str, epoch: int, seconds: float, quality: float) -> None:
+    print(json.dumps({"peer": peer, "epoch": epoch, "epoch_s": seconds, "ndcg_at_10": quality}), flush=True)
+
+
+def sasrec(starts: np.ndarray, items: np.ndarray, wanted: np.ndarray, n_epochs: int, width: int, length: int) -> None:
+    """RecTools' SASRec with the loss over the whole catalogue."""
+    import pandas as pd
+    from rectools import Columns
+    from rectools.dataset import Dataset
+    from rectools.models import SASRecModel
+
+    lengths = np.diff(starts)
+    users, places = np.repeat(np.arange(len(lengths)), lengths), np.arange(len(items))
+    when = pd.Timestamp(0) + pd.to_timedelta(places, unit="s")
+    columns = {Columns.User: users, Columns.Item: items, Columns.Weight: 1.0, Columns.Datetime: when}
+    dataset = Dataset.construct(pd.DataFrame(columns))
+    model = SASRecModel(n_blocks=2, n_heads=2, n_factors=width, session_max_len=length, batch_size=BATCH_SIZE, epochs=1)
+    for epoch in range(1, n_epochs + 1):
+        start = perf_counter()
+        model.fit_partial(dataset, min_epochs=1, max_epochs=1)
+        seconds = perf_counter() - start
+        found = model.recommend(np.arange(len(lengths)), dataset, k=K, filter_viewed=True)
+        lists = np.full((len(lengths), K), -1)
+        lists[found[Columns.User], found[Columns.Rank] - 1] = found[Columns.Item]
+        report("RecTools SASRec", epoch, seconds, ndcg(lists, wanted))
+
+
+def als(starts: np.ndarray, items: np.ndarray, wanted: np.ndarray, n_epochs: int, width: int, _: int) -> None:
+    """implicit's alternating least squares."""
+    from implicit.als import AlternatingLeastSquares
+    from scipy import sparse
+
+    shape = (len(starts) - 1, int(max(items.max(), wanted.max())) + 1)
+    chosen = sparse.csr_matrix((np.ones(len(items), np.float32), items, starts), shape)
+    chosen.sum_duplicates()
+    model = AlternatingLeastSquares(factors=width, iterations=n_epochs, alpha=20.0, regularization=1.0, random_state=0)
+    times: list[float] = []
+    model.fit(chosen, show_progress=False, callback=lambda epoch, seconds, _: times.append(seconds))
+    lists, _ = model.recommend(np.arange(shape[0]), chosen, N=K, filter_already_liked_items=True)
+    report("implicit ALS", n_epochs, float(np.mean(times)), ndcg(lists, wanted))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    with np.load(sys.argv[1]) as file:
+        histories = file["starts"], file["items"], file["wanted"]
+    n_epochs, width, length = map(int, sys.argv[2:])
+    als(*histories, 10, width, length)
+    sasrec(*histories, n_epochs, width, length)
