@@ -171,6 +171,19 @@ class Attributes:
     values: NDArray[np.int32]
     names: list[str]
 
+    def padded(self, n_items: int) -> NDArray[np.int32]:
+        """The values of each item in a row, int32, shape (n_items, n_slots); ``len(names)`` where there are fewer.
+
+        >>> Attributes(np.array([0, 0]), np.array([2, 0]), ["a", "b", "c"]).padded(2)
+        array([[2, 0],
+               [3, 3]], dtype=int32)
+        """
+        counts = np.bincount(self.items, minlength=n_items)
+        slots = np.arange(len(self.items)) - np.repeat(np.cumsum(counts) - counts, counts)
+        table = np.full((n_items, max(1, counts.max(initial=0))), len(self.names), np.int32)
+        table[self.items, slots] = self.values
+        return table
+
 
 NO_ATTRIBUTES = Attributes(np.empty(0, np.int32), np.empty(0, np.int32), [])
 

@@ -6,10 +6,11 @@ from typing import Any
 from serving.factors import Factors
 from serving.repeat import Repeat
 from serving.sequence import Sequence
-from serving.tiers import Neighbours, Popularity
+from serving.tiers import Neighbours, PopularAlike, Popularity
 
 CLASSES: Mapping[str, type[Any]] = {
     "popularity": Popularity,
+    "popular_alike": PopularAlike,
     "cooccurrence": Neighbours,
     "linear": Neighbours,
     "als": Factors,

@@ -74,6 +74,34 @@ class Popularity:
         return np.broadcast_to(self.popularity, (histories.n_users, len(self.popularity)))
 
 
+@dataclass(frozen=True, slots=True)
+class PopularAlike:
+    """What everybody wants now of what is like the history: popularity within each attribute value that it has.
+
+    values : int32, shape (n_items, n_slots), attribute values; where an item has fewer, ``n_values``
+    shares : float32, shape (n_items, n_slots), the item's part of the popularity of all items of the value; zero there
+    n_values : number of attribute values
+    event_weights, half_life_days : float32, shape (n_kinds,), as in ``EventWeights``
+    """
+
+    reason: ClassVar[str] = "popular among what is like it"
+    values: NDArray[np.int32]
+    shares: Scores
+    n_values: int
+    event_weights: Scores
+    half_life_days: Scores
+
+    def scores(self, histories: Histories) -> Scores:
+        width, weights = self.n_values + 1, EventWeights(self.event_weights, self.half_life_days).affinities(histories)
+        places = histories.users[:, None] * width + self.values[histories.items]
+        spread = np.broadcast_to(weights[:, None], places.shape).ravel()
+        profile = np.bincount(places.ravel(), spread, histories.n_users * width).reshape(-1, width).astype(np.float32)
+        scores = np.zeros((histories.n_users, len(self.values)), np.float32)
+        for values, shares in zip(self.values.T, self.shares.T, strict=True):
+            scores += profile[:, values] * shares
+        return scores
+
+
 def moments(histories: Histories) -> NDArray[np.int64]:
     """The number of the moment of each event, counted through all people, int64, shape (n,).
 

@@ -37,7 +37,8 @@ def known_events(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
 def _with_person(event: Row, customer_of: Mapping[str, str]) -> Row:
     device = event["user_pseudo_id"]
     quantity = 1.0 if event["quantity"] is None else event["quantity"]
-    return {**event, "quantity": quantity, "person_id": event["user_id"] or customer_of.get(device, device)}
+    person = event["user_id"] or customer_of.get(device, device)
+    return {**event, "quantity": quantity, "person_id": person, "place_shown": event["index"]}
 
 
 def sessions(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:

@@ -26,6 +26,7 @@ select
     known.source,
     known.medium,
     known.campaign,
-    known.device_category
+    known.device_category,
+    known.index as place_shown
 from known
 left join logins on known.user_pseudo_id = logins.device_id

@@ -1,7 +1,7 @@
 """Chooses the weights with which the tiers' scores are added, on events that the tiers did not see."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,13 @@ class Asked:
     histories : one per question
     relevant : int64, sorted, distinct ``question * n_items + item``; each question has at least one
     n_items : size of the catalogue
+    user_ids : who asks, where people do
     """
 
     histories: Histories
     relevant: NDArray[np.int64]
     n_items: int
+    user_ids: list[str]
 
     @property
     def n_relevant(self) -> NDArray[np.int64]:
@@ -105,7 +107,8 @@ def asked_by_people(known: Log, truth: Log, n_questions: int, repeats: bool) -> 
     if not repeats:
         relevant = np.setdiff1d(relevant, known.histories.users * n_items + known.histories.items)
     people = _sample(np.unique(relevant // n_items), n_questions)
-    return _renumbered(known.histories.take(people), people, relevant, n_items) if len(people) else None
+    user_ids = [known.user_ids[person] for person in people]
+    return _renumbered(known.histories.take(people), people, relevant, n_items, user_ids) if len(people) else None
 
 
 def asked_in_visits(truth: Log, n_questions: int) -> Asked | None:
@@ -121,20 +124,23 @@ def asked_in_visits(truth: Log, n_questions: int) -> Asked | None:
     _, first = np.unique(shuffled // n_items, return_index=True)
     asking = shuffled[first]
     histories = Histories.each_of(asking % n_items, CONTEXT_KIND)
-    return _renumbered(histories, chosen, np.setdiff1d(pairs, asking), n_items)
+    return _renumbered(histories, chosen, np.setdiff1d(pairs, asking), n_items, [])
 
 
 def _with_the_last_item_alone(personal: Asked | None) -> Asked | None:
-    return personal and Asked(personal.histories.last(1), personal.relevant, personal.n_items)
+    return personal and replace(personal, histories=personal.histories.last(1))
 
 
 def _sample(units: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(0).permutation(units)[:n])
 
 
-def _renumbered(histories: Histories, units: NDArray[np.int64], relevant: NDArray[np.int64], n_items: int) -> Asked:
+def _renumbered(
+    histories: Histories, units: NDArray[np.int64], relevant: NDArray[np.int64], n_items: int, user_ids: list[str]
+) -> Asked:
     relevant = relevant[np.isin(relevant // n_items, units)]
-    return Asked(histories, np.searchsorted(units, relevant // n_items) * n_items + relevant % n_items, n_items)
+    numbers = np.searchsorted(units, relevant // n_items)
+    return Asked(histories, numbers * n_items + relevant % n_items, n_items, user_ids)
 
 
 def candidates(fitted: Mapping[str, Tier], asked: Asked, repeats: bool) -> Candidates:

@@ -10,7 +10,7 @@ from training.config import Config, PositiveFloat, PositiveInt
 from training.recommend.cooccurrence import CooccurrenceConfig
 from training.recommend.factors import AlsConfig, BprConfig
 from training.recommend.linear import LinearConfig
-from training.recommend.popularity import PopularityConfig
+from training.recommend.popularity import PopularAlikeConfig, PopularityConfig
 from training.recommend.repeat import RepeatConfig
 from training.recommend.rerank import RerankConfig
 from training.recommend.sequence import SequenceConfig
@@ -45,6 +45,7 @@ class TiersConfig(Config):
     """The tiers, each with its own settings; one that is absent is not fitted."""
 
     popularity: PopularityConfig = PopularityConfig()
+    popular_alike: PopularAlikeConfig | None = None
     cooccurrence: CooccurrenceConfig | None = None
     linear: LinearConfig | None = None
     als: AlsConfig | None = None

@@ -13,6 +13,7 @@ Fit = Callable[[Log, Any, EventWeights, Device], Tier]
 
 FITTED_BY: Mapping[str, str] = {
     "popularity": "popularity.fit",
+    "popular_alike": "popularity.fit_alike",
     "cooccurrence": "cooccurrence.fit",
     "linear": "linear.fit",
     "als": "factors.fit_als",

@@ -1,9 +1,14 @@
-"""Learns the order of the blend's best items from what people wanted next, by LambdaRank."""
+"""Learns the order of the blend's best items from what people wanted next, by LambdaRank.
+
+Where the shop logged what it showed (``view_item_list`` with ``index``), an item may have been wanted because it was
+seen first: a bias per place is learned beside the order and left out of the answers. Source: Ai et al., "Unbiased
+Learning to Rank with Unbiased Propensity Estimation", SIGIR 2018; LightGBM's ``position``.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import lightgbm as lgb
 import numpy as np
@@ -14,6 +19,7 @@ from pydantic import Field
 
 from features.engine import Engine
 from features.histories import Attributes
+from features.windows import Window
 from serving.recommend import standardised, total_of
 from serving.rerank import ITEM_FEATURES, Items, best_of_each, candidate_features, names
 from serving.tiers import Tier
@@ -21,6 +27,8 @@ from training.config import BoosterConfig, Config, PositiveInt
 from training.recommend.blend import Asked, ndcg
 
 CHUNK = 256
+LAST_PLACE = 30
+"""Places of lists from this one on share one bias; what was not shown has another."""
 SHARE_HELD = 0.25
 """Of the people, for early stopping and for the decision whether the order gains anything."""
 
@@ -43,11 +51,55 @@ class Table:
     features : float64, shape (n_users, n_candidates, n_features)
     relevant : bool, shape (n_users, n_candidates)
     n_relevant : int64, shape (n_users,), candidates or not
+    shown : int32, shape (n_users, n_candidates), as from ``Shown.of``
     """
 
     features: NDArray[np.float64]
     relevant: NDArray[np.bool_]
     n_relevant: NDArray[np.int64]
+    shown: NDArray[np.int32]
+
+    @property
+    def names_places(self) -> bool:
+        """Whether any candidate is known to have been shown."""
+        return bool((self.shown <= LAST_PLACE).any())
+
+
+class Shown(NamedTuple):
+    """The best place at which each item was shown to each person of ``Asked`` in the window.
+
+    keys : int64, sorted, ``question * n_items + item``
+    places : int32, shape (n_keys,), from 0, at most ``LAST_PLACE``
+    """
+
+    keys: NDArray[np.int64]
+    places: NDArray[np.int32]
+
+    def of(self, questions: NDArray[np.int64], items: NDArray[np.int64], n_items: int) -> NDArray[np.int32]:
+        """The place of each item for each question, int32 (n_questions, n_candidates); ``LAST_PLACE + 1`` if unseen."""
+        asked = questions[:, None] * n_items + items
+        keys, places = np.append(self.keys, np.iinfo(np.int64).max), np.append(self.places, LAST_PLACE + 1)
+        found = np.searchsorted(keys, asked)
+        return np.where(keys[found] == asked, places[found], LAST_PLACE + 1).astype(np.int32)
+
+
+def shown_in(window: Window, user_ids: list[str], item_ids: list[str]) -> Shown:
+    """What lists that were logged within a window showed some people, by their places among ``user_ids``."""
+    table = window.truth.select(
+        "select person_id, item_id, min(place_shown) as place from known_events "
+        "where event_name = 'view_item_list' and place_shown is not null and event_timestamp >= "
+        "cast($since as timestamp) group by person_id, item_id",
+        as_of=window.end,
+        since=window.since,
+    )
+    people, items = (
+        pc.index_in(table[name], pa.array(ids, pa.string())).fill_null(-1).to_numpy().astype(np.int64)
+        for name, ids in (("person_id", user_ids), ("item_id", item_ids))
+    )
+    known = (people >= 0) & (items >= 0)
+    keys, places = people[known] * len(item_ids) + items[known], table["place"].to_numpy()[known]
+    order = np.argsort(keys)
+    return Shown(keys[order], np.minimum(places[order], LAST_PLACE).astype(np.int32))
 
 
 def item_table(past: Engine, as_of: datetime, item_ids: list[str], attributes: Attributes) -> Items:
@@ -55,18 +107,21 @@ def item_table(past: Engine, as_of: datetime, item_ids: list[str], attributes: A
     table = past.query("item_features", as_of=as_of)
     places = pc.index_in(pa.array(item_ids, pa.string()), table["item_id"])
     columns = [pc.take(table[name], places).to_numpy(zero_copy_only=False) for name in ITEM_FEATURES]
-    counts = np.bincount(attributes.items, minlength=len(item_ids))
-    slots = np.arange(len(attributes.items)) - np.repeat(np.cumsum(counts) - counts, counts)
-    values = np.full((len(item_ids), max(1, counts.max(initial=0))), len(attributes.names), np.int32)
-    values[attributes.items, slots] = attributes.values
-    return Items(np.stack(columns, 1).astype(np.float64), values, len(attributes.names))
+    features = np.stack(columns, 1).astype(np.float64)
+    return Items(features, attributes.padded(len(item_ids)), len(attributes.names))
 
 
 def table(
-    tiers: Mapping[str, Tier], weights: Mapping[str, float], asked: Asked, items: Items, repeats: bool, n: int
+    tiers: Mapping[str, Tier],
+    weights: Mapping[str, float],
+    asked: Asked,
+    shown: Shown,
+    items: Items,
+    repeats: bool,
+    n: int,
 ) -> Table:
     """The blend's ``n`` best items for each question, with their features and whether they were right."""
-    features, relevant = [], []
+    features, relevant, places = [], [], []
     for start in range(0, asked.histories.n_users, CHUNK):
         people = np.arange(start, min(start + CHUNK, asked.histories.n_users))
         histories = asked.histories.take(people)
@@ -81,7 +136,8 @@ def table(
         candidates = best_of_each(total, n)
         features.append(candidate_features(histories, candidates, parts, total, items))
         relevant.append(np.isin(people[:, None] * asked.n_items + candidates, asked.relevant))
-    return Table(np.concatenate(features), np.concatenate(relevant), asked.n_relevant)
+        places.append(shown.of(people, candidates, asked.n_items))
+    return Table(np.concatenate(features), np.concatenate(relevant), asked.n_relevant, np.concatenate(places))
 
 
 def fit(found: Table, tiers: Mapping[str, object], config: RerankConfig, seed: int = 0) -> str | None:
@@ -123,6 +179,7 @@ def _dataset(found: Table, people: NDArray[np.bool_], feature_names: list[str]) 
         rows.reshape(-1, rows.shape[2]),
         found.relevant[people].ravel().astype(np.int32),
         group=np.full(len(rows), rows.shape[1]),
+        position=found.shown[people].ravel() if found.names_places else None,
         feature_name=feature_names,
         free_raw_data=True,
     )

@@ -67,7 +67,7 @@ def test_what_was_seen_is_not_relevant_where_nothing_is_bought_twice() -> None:
 
 
 def test_seen_items_are_no_candidates_where_nothing_is_bought_twice() -> None:
-    asked = Asked(Histories.of([7, 8]), np.array([9]), N_ITEMS)
+    asked = Asked(Histories.of([7, 8]), np.array([9]), N_ITEMS, [])
     tier = {"popularity": Popularity(np.arange(N_ITEMS, dtype=np.float32))}
     assert {7, 8} <= set(candidates(tier, asked, repeats=True).items[0].tolist())
     assert not {7, 8} & set(candidates(tier, asked, repeats=False).items[0].tolist())

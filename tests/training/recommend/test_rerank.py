@@ -1,7 +1,9 @@
 """The re-ranker's features are what their names say, and its order is kept only where it gains."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import lightgbm as lgb
 import numpy as np
 import pytest
 
@@ -9,9 +11,10 @@ from features.histories import Histories
 from serving import rerank as reranking
 from serving.artifact import Artifact, Draft
 from serving.rerank import ITEM_FEATURES, PAIR_FEATURES, Items, Reranker, candidate_features, names
-from training.recommend.rerank import RerankConfig, Table, fit
+from training.recommend.rerank import LAST_PLACE, RerankConfig, Shown, Table, fit
 
 N_ITEMS = 6
+UNSEEN = np.full((300, 8), LAST_PLACE + 1, np.int32)
 CONFIG = RerankConfig.model_validate({"booster": {"n_trees": 20, "min_data_in_leaf": 5}})
 
 
@@ -70,7 +73,7 @@ def examples(informative: bool) -> Table:
     right = rows[:, :, 5].argmax(axis=1) if informative else rows[:, :, 2].argmax(axis=1)
     relevant = np.zeros((300, 8), bool)
     relevant[np.arange(300), right] = True
-    return Table(rows, relevant, np.ones(300, np.int64))
+    return Table(rows, relevant, np.ones(300, np.int64), UNSEEN)
 
 
 def test_an_order_that_gains_is_kept() -> None:
@@ -84,8 +87,31 @@ def test_an_order_that_loses_to_the_blend_is_dropped() -> None:
 
 def test_nothing_relevant_gives_no_order() -> None:
     found = examples(informative=True)
-    nothing = Table(found.features, np.zeros_like(found.relevant), found.n_relevant)
+    nothing = replace(found, relevant=np.zeros_like(found.relevant))
     assert fit(nothing, {"popularity": 1}, CONFIG) is None
+
+
+def test_places_at_which_things_were_shown_are_looked_up() -> None:
+    shown = Shown(np.array([2, N_ITEMS + 4]), np.array([7, 0], np.int32))
+    found = shown.of(np.array([0, 1]), np.array([[2, 4], [2, 4]]), N_ITEMS)
+    assert found.tolist() == [[7, LAST_PLACE + 1], [LAST_PLACE + 1, 0]]
+
+
+def test_what_is_wanted_for_its_place_is_not_learned_as_a_wish() -> None:
+    """The first place adds to the wish, and a feature knows the place: in answers it is noise."""
+    rng, wish = np.random.default_rng(0), 5
+    found, fresh = examples(informative=True), examples(informative=True).features
+    places = np.argsort(rng.random((300, 8)), axis=1).astype(np.int32)
+    found.features[:, :, 8] = -places
+    taken = (found.features[:, :, wish] + 0.7 * (places == 0)).argmax(axis=1)
+    found = replace(found, relevant=np.arange(8) == taken[:, None])
+
+    def finds_wish(table: Table) -> float:
+        trees = lgb.Booster(model_str=fit(table, {"popularity": 1}, CONFIG))
+        scores = trees.predict(fresh.reshape(-1, fresh.shape[2])).reshape(300, 8)
+        return float((scores.argmax(axis=1) == fresh[:, :, wish].argmax(axis=1)).mean())
+
+    assert finds_wish(replace(found, shown=places)) > finds_wish(found) + 0.1
 
 
 def test_candidates_stay_ahead_and_the_others_keep_their_order(tmp_path: Path) -> None:
