@@ -21,7 +21,7 @@ from features.kpis import kpis as shop_kpis
 from features.lake import Lake
 from features.shops import load_shop
 from serving import launch, settings
-from training import answers, parallel, pipeline, promotion, tracking
+from training import answers, evaluation, parallel, pipeline, promotion, tracking
 from training.config import Config, load_config, to_toml
 from training.console import Speaker, show_reports, show_rows
 from training.device import Choice, choose
@@ -125,6 +125,7 @@ def evaluate(
     of_split = pipeline.windows(lake.engine(), found, of, chosen, end, by, windows)
     rows = pipeline.evaluate(found, of, chosen, on, of_split, by)
     show_rows(speaker, f"{found.name}.{task}, {split} split", rows)
+    evaluation.keep(lake.folder, {"task": task, "config": config.stem if config else version or "best"}, rows)
     speaker.result({"rows": rows})
 
 

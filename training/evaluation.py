@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from features.errors import UserError
@@ -15,6 +17,10 @@ RESAMPLES_AT_ONCE = 50
 PERCENTILES = (2.5, 97.5)
 MINUS = " minus "
 """Stands between the models of a difference."""
+
+
+KEPT = "evaluations.jsonl"
+"""File of a shop's folder to which every evaluation adds a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,22 @@ class Row:
     low: float | None
     high: float | None
     n: int
+
+
+def keep(folder: Path, of: Mapping[str, str], rows: Sequence[Row]) -> None:
+    """Add the rows of an evaluation to those kept in a shop's folder.
+
+    of : task, configuration
+    """
+    with (folder / KEPT).open("ab") as file:
+        file.write(orjson.dumps({**of, "rows": rows}, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
+
+
+def kept(folder: Path, task: str) -> dict[str, list[Row]]:
+    """The rows of a task's last evaluation with each configuration, by its name."""
+    lines = (folder / KEPT).read_bytes().splitlines() if (folder / KEPT).is_file() else []
+    found = [orjson.loads(line) for line in lines]
+    return {each["config"]: [Row(**row) for row in each["rows"]] for each in found if each["task"] == task}
 
 
 def mean_row(

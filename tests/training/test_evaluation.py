@@ -1,10 +1,23 @@
 """Bootstrap intervals hold the true value about as often as they say."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from features.errors import UserError
-from training.evaluation import Row, averaged, headline, mean_row, mean_rows, minus, ratio_row, statistic_row
+from training.evaluation import (
+    Row,
+    averaged,
+    headline,
+    keep,
+    kept,
+    mean_row,
+    mean_rows,
+    minus,
+    ratio_row,
+    statistic_row,
+)
 
 
 def test_the_interval_of_a_mean_covers_it_about_95_times_in_100(rng: np.random.Generator) -> None:
@@ -51,3 +64,12 @@ def test_a_ratio_is_of_sums_and_reproducible(rng: np.random.Generator) -> None:
 def test_nothing_to_evaluate_is_told() -> None:
     with pytest.raises(UserError, match="holds nothing to evaluate m on"):
         mean_row("m", "time", "x", np.array([]))
+
+
+def test_the_last_evaluation_with_each_configuration_is_kept(tmp_path: Path) -> None:
+    first, second = (Row("m", "time", "all", False, "x", value, None, None, 3) for value in (0.1, 0.2))
+    assert kept(tmp_path, "recommend") == {}
+    for config, row in (("best", first), ("best", second), ("linear", first)):
+        keep(tmp_path, {"task": "recommend", "config": config}, [row])
+    keep(tmp_path, {"task": "demand", "config": "best"}, [first])
+    assert kept(tmp_path, "recommend") == {"best": [second], "linear": [first]}
