@@ -32,6 +32,8 @@ check: $(INSTALLED)  ## Lint, format and types
 
 bench: $(INSTALLED)  ## Timings, as ratios within one run
 	$(BIN)/python tests/benchmarks/bench_features.py
+	$(BIN)/python tests/benchmarks/bench_ranking.py
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_scale.py
 	$(BIN)/python tests/benchmarks/bench_http.py --shop completejourney
 
 serve: $(INSTALLED)  ## Serve the demo's champions on http://127.0.0.1:3000

@@ -47,6 +47,8 @@ class CooccurrenceConfig(PairConfig):
     """How much an item's neighbours are scaled down by how often it was itself chosen."""
     neighbour_power: Exponent = 0.1
     """How much a neighbour is scaled down by how often it was chosen; 0.5 with ``item_power`` 0.5 is the cosine."""
+    history_power: Exponent = 0.0
+    """How much less a pair counts the more events its person has, or its order; 1: everybody counts the same."""
     min_support: Annotated[float, Field(ge=0)] = 0.0
     """What the pairs of two items must count together for them to be neighbours."""
     min_lift: Annotated[float, Field(ge=0)] = 0.0
@@ -66,8 +68,11 @@ def fit(log: Log, config: CooccurrenceConfig, events: EventWeights, _: Device) -
     """
     if config.within == "visit":
         chosen, weights = choices(log, log.visits, events), None
+        owners = np.arange(chosen.shape[0])
     else:
-        chosen, weights = choices(log, moments(log.histories), events), pair_weights(moment_users(log), config)
+        owners = moment_users(log)
+        chosen, weights = choices(log, moments(log.histories), events), pair_weights(owners, config)
+    chosen = shared_out(chosen, owners, config.history_power)
     neighbours, similarities = best(rules(chosen, weights, config), log.n_items, config.n_neighbours)
     return Neighbours(neighbours, similarities, events.weights, events.half_life_days, config.position_decay)
 
@@ -132,6 +137,20 @@ def choices(log: Log, groups: NDArray[np.integer], events: EventWeights) -> spar
     chosen = sparse.csr_array((roots[strongest], (groups[strongest], log.histories.items[strongest])), shape=shape)
     chosen.eliminate_zeros()
     return chosen
+
+
+def shared_out(chosen: sparse.csr_array, owners: NDArray[np.int64], power: float) -> sparse.csr_array:
+    """The same choices, counting ``n ** -power`` per pair where their owner has n events.
+
+    owners : shape (n_groups,), ascending
+
+    >>> shared_out(sparse.csr_array(np.ones((3, 2), np.float32)), np.array([0, 0, 1]), 1.0).toarray()
+    array([[0.5       , 0.5       ],
+           [0.5       , 0.5       ],
+           [0.70710677, 0.70710677]], dtype=float32)
+    """
+    n_events = np.bincount(owners, np.diff(chosen.indptr))[owners].clip(min=1)
+    return sparse.diags_array((n_events ** (-power / 2)).astype(np.float32)) @ chosen
 
 
 def event_counts(chosen: sparse.csr_array) -> NDArray[np.float32]:
