@@ -141,7 +141,7 @@ def table(
 
 
 def fit(found: Table, tiers: Mapping[str, object], config: RerankConfig, seed: int = 0) -> str | None:
-    """The trees as text; None when their order is not better by NDCG@10 than the blend's on held-out people."""
+    """The trees as text; None unless they gain NDCG@10 on held-out people, by more than the gain's standard error."""
     rng = np.random.default_rng(seed)
     held = rng.random(len(found.relevant)) < SHARE_HELD
     learned = found.relevant.any(axis=1) & ~held
@@ -169,8 +169,9 @@ def fit(found: Table, tiers: Mapping[str, object], config: RerankConfig, seed: i
     rows, relevant, n_relevant = found.features[held], found.relevant[held], found.n_relevant[held]
     before = ndcg(rows[:, :, feature_names.index("blend_score")], relevant, n_relevant)
     after = ndcg(trained.predict(rows.reshape(-1, rows.shape[2])).reshape(relevant.shape), relevant, n_relevant)
+    gain = after - before
     text: str = trained.model_to_string()
-    return text if after.mean() > before.mean() else None
+    return text if gain.mean() > gain.std() / np.sqrt(len(gain)) else None
 
 
 def _dataset(found: Table, people: NDArray[np.bool_], feature_names: list[str]) -> lgb.Dataset:
