@@ -43,6 +43,11 @@ class Window:
     fitted: Engine
     inner: "Window | None" = None
 
+    @property
+    def holds_inner_out(self) -> bool:
+        """Whether what ``inner`` chooses on is in no fit, as protocols with a validation part have it."""
+        return self.inner is not None and self.inner.fitted is self.fitted
+
 
 def before(engine: Engine, as_of: datetime) -> Engine:
     """The shop as it was known at ``as_of``: what happened or was received later is absent."""
@@ -158,7 +163,8 @@ def for_tuning(window: Window) -> Window:
     """The inner window of such a protocol as one to choose settings on: its own inner one lies within what it fits."""
     assert window.inner is not None, "windows of time are tuned on earlier ones"
     inner = _without_last(window.inner.fitted, f"{window.inner.name}_valid", window.end)
-    return replace(window.inner, fitted=inner.fitted, inner=inner)
+    fitted = inner.fitted if window.holds_inner_out else window.inner.fitted
+    return replace(window.inner, fitted=fitted, inner=inner)
 
 
 def _without_last(engine: Engine, name: str, end: datetime) -> Window:

@@ -73,7 +73,7 @@ def habits(histories: Histories) -> Habits:
 class Repeat:
     """The chance that the next visit holds an item: for one of the history by the habit, else as for any stranger.
 
-    Where people come back to items less often than strangers take to them, what they have is pushed below all else.
+    Where people come back to items less often than strangers take to them, what they have is lowered by ``aversion``.
 
     coefficients : float32, shape (n_traits,), of the log-odds
     effects : float32, shape (n_items,), log of how an item's odds differ from those of its traits
@@ -81,7 +81,7 @@ class Repeat:
     aversion : from 0, where people come back as often as strangers come or more often, to 1, where they never do
     """
 
-    reason: ClassVar[str] = "bought before"
+    reason: ClassVar[str] = "likely on the next visit"
     coefficients: Floats
     effects: Floats
     strangers: Floats

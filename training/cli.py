@@ -125,7 +125,9 @@ def evaluate(
     of_split = pipeline.windows(lake.engine(), found, of, chosen, end, by, windows)
     rows = pipeline.evaluate(found, of, chosen, on, of_split, by)
     show_rows(speaker, f"{found.name}.{task}, {split} split", rows)
-    evaluation.keep(lake.folder, {"task": task, "config": config.stem if config else version or "best"}, rows)
+    name = f"version {version}" if version else config.stem if config else "best"
+    asked = [f"--split {split}" if split != "time" else "", *overrides, f"--until {until}" if until else ""]
+    evaluation.keep(lake.folder, task, " ".join([name, *filter(None, asked)]), rows)
     speaker.result({"rows": rows})
 
 
@@ -314,7 +316,7 @@ def _write(table: pa.Table, out: Path, speaker: Speaker) -> None:
 def main() -> None:
     """Run a command; a user's mistake is one sentence on stderr and exit status 2."""
     try:
-        parallel.run(app) if parallel.is_torchrun() else app()
+        parallel.run(app)
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)

@@ -38,20 +38,21 @@ class Row:
     n: int
 
 
-def keep(folder: Path, of: Mapping[str, str], rows: Sequence[Row]) -> None:
+def keep(folder: Path, task: str, what: str, rows: Sequence[Row]) -> None:
     """Add the rows of an evaluation to those kept in a shop's folder.
 
-    of : task, configuration
+    what : the configuration and all that was asked for with it
     """
+    line = {"task": task, "what": what, "rows": rows}
     with (folder / KEPT).open("ab") as file:
-        file.write(orjson.dumps({**of, "rows": rows}, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
+        file.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
 
 
 def kept(folder: Path, task: str) -> dict[str, list[Row]]:
-    """The rows of a task's last evaluation with each configuration, by its name."""
+    """The rows of a task's last evaluation of each kind, by what was asked for."""
     lines = (folder / KEPT).read_bytes().splitlines() if (folder / KEPT).is_file() else []
     found = [orjson.loads(line) for line in lines]
-    return {each["config"]: [Row(**row) for row in each["rows"]] for each in found if each["task"] == task}
+    return {each["what"]: recorded(each["rows"]) for each in found if each["task"] == task}
 
 
 def mean_row(

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from features.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -19,23 +21,11 @@ LONGEST_WAIT = timedelta(days=7)
 """The others wait so long while the first reads, fits other tiers and evaluates."""
 
 
-def is_torchrun() -> bool:
-    """Whether ``torchrun`` started this process together with others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def rank() -> int:
-    """The number of this process, from 0."""
-    return int(os.environ.get("RANK", "0")) if is_torchrun() else 0
-
-
-def n_processes() -> int:
-    """How many processes train together."""
-    return int(os.environ["WORLD_SIZE"]) if is_torchrun() else 1
-
-
 def run(command: Callable[[], None]) -> None:
-    """Run the command in the first process, and what it sends with ``together`` in all of them."""
+    """Run the command; under ``torchrun`` in the first process alone, and what it does ``together`` in all of them."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        command()
+        return
     import torch
     from torch import distributed
 
@@ -43,37 +33,49 @@ def run(command: Callable[[], None]) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=LONGEST_WAIT)
     try:
-        if rank():
-            _follow()
-        else:
-            command()
-    finally:
-        if not rank():
-            from_first(None)
-        distributed.destroy_process_group()
+        command() if rank() == 0 else _follow()
+    except (SystemExit, UserError):
+        _part()
+        raise
+    _part()
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    from torch import distributed
+
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def n_processes() -> int:
+    """How many processes train together."""
+    from torch import distributed
+
+    return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def together(function: Callable[..., T], *arguments: Any) -> T:  # noqa: ANN401
     """Call a function of a module in every process with the first one's arguments; the first one's result."""
-    if is_torchrun():
-        from_first((function, arguments))
+    if n_processes() > 1:
+        from_first(lambda: (function, arguments))
     return function(*arguments)
 
 
-def from_first(value: T) -> T:
-    """The first process' value, in every process."""
-    if not is_torchrun():
-        return value
+def from_first(compute: Callable[[], T]) -> T:
+    """What the first process computes, in every process."""
+    if n_processes() == 1:
+        return compute()
     from torch import distributed
 
-    box = [value]
+    box: list[Any] = [compute() if rank() == 0 else None]
     distributed.broadcast_object_list(box, device="cpu")
-    return box[0]
+    found: T = box[0]
+    return found
 
 
 def add_up(values: "list[Tensor]") -> None:
     """Replace each tensor by its sum over the processes."""
-    if is_torchrun():
+    if n_processes() > 1:
         from torch import distributed
 
         for value in values:
@@ -81,6 +83,15 @@ def add_up(values: "list[Tensor]") -> None:
 
 
 def _follow() -> None:
-    while (task := from_first(None)) is not None:
+    while (task := from_first(lambda: None)) is not None:
         function, arguments = task
         function(*arguments)
+
+
+def _part() -> None:
+    """Let the others go. After a fault nothing is said: they may be in the midst of a step, and torchrun ends them."""
+    from torch import distributed
+
+    if rank() == 0:
+        from_first(lambda: None)
+    distributed.destroy_process_group()

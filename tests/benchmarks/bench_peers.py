@@ -5,7 +5,9 @@
     python tests/benchmarks/bench_peers.py --peers PEERS/bin/python [--shop beauty --epochs 6 --width 128 --length 50]
 
 Both fit what is before each person's last two items and rank the next one, seen items removed. An epoch of a
-transformer is one pass over all histories, of ALS one alternation. The last line is one JSON object.
+transformer is one pass over all histories, of ALS one alternation. Of transformers the passes alone are timed; RecTools
+multiplies float32, ours bfloat16 where the processor does. RecTools keeps its own defaults, with a constant step size;
+ours lets it fall to zero within the epochs asked for. The last line is one JSON object.
 """
 
 import argparse
@@ -124,7 +126,7 @@ def main() -> None:
     measured = {
         "epoch_ratio": ratio,
         "als_ratio": als["epoch_s"] / alternation,
-        "their_best_ndcg_at_10": their_best,
+        "their_best_ndcg_at_10_within_the_epochs": their_best,
         "their_s_to_it": their_seconds,
         "our_s_to_it": our_seconds,
     }

@@ -17,6 +17,7 @@ from features.histories import KINDS
 from features.windows import (
     Window,
     before,
+    for_tuning,
     given,
     leave_one_out,
     period_start,
@@ -221,6 +222,31 @@ def test_a_given_split_without_valid_holds_out_what_was_last_in_train(engine: En
     assert (ids(window.fitted), ids(window.past), ids(window.truth)) == ({"a", "b"}, {"a", "b", "c"}, {"d"})
     inner = window.inner
     assert (ids(inner.fitted), ids(inner.past), ids(inner.truth)) == ({"a"}, {"a"}, {"b"})
+
+
+def test_the_lines_of_the_last_order_are_held_out_together(engine: Engine, events: pa.Table) -> None:
+    split = split_as(events, ["train", "train", "train", "test"])
+    when = split["event_timestamp"].to_pylist()
+    together = pa.array([when[0], when[1], when[1], when[3]], split.schema.field("event_timestamp").type)
+    place = split.column_names.index("event_timestamp")
+    window = given(engine.bind(events=split.set_column(place, "event_timestamp", together)), END)
+    assert not window.holds_inner_out
+    assert (ids(window.fitted), ids(window.inner.fitted), ids(window.inner.truth)) == (
+        {"a", "b", "c"},
+        {"a"},
+        {"b", "c"},
+    )
+
+
+@pytest.mark.parametrize("has_valid", [True, False])
+def test_tuning_fits_as_the_judged_window_does(engine: Engine, events: pa.Table, has_valid: bool) -> None:
+    """Where the slice to choose on joins the fit in the end, it does so in tuning too."""
+    split = split_as(events, ["train", "train", "valid" if has_valid else "train", "test"])
+    window = for_tuning(given(engine.bind(events=split), END))
+    assert window.holds_inner_out == has_valid
+    assert ids(window.truth) == {"c"}
+    assert ids(window.inner.truth) == {"b"}
+    assert ids(window.fitted) == ({"a"} if has_valid else {"a", "b"})
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,6 @@ def test_the_last_evaluation_with_each_configuration_is_kept(tmp_path: Path) -> 
     first, second = (Row("m", "time", "all", False, "x", value, None, None, 3) for value in (0.1, 0.2))
     assert kept(tmp_path, "recommend") == {}
     for config, row in (("best", first), ("best", second), ("linear", first)):
-        keep(tmp_path, {"task": "recommend", "config": config}, [row])
-    keep(tmp_path, {"task": "demand", "config": "best"}, [first])
+        keep(tmp_path, "recommend", config, [row])
+    keep(tmp_path, "demand", "best", [first])
     assert kept(tmp_path, "recommend") == {"best": [second], "linear": [first]}

@@ -119,14 +119,15 @@ def principal(factors: Array, placed: Callable[[NDArray[Any]], Array]) -> tuple[
 
 
 def _vectors(factors: Array, gram: Array, of_rows: list[Batch], guess: Array) -> Array:
-    """The least-squares vector of each row given the factors of its columns; batches are shared among the cores."""
+    """The least-squares vector of each row given the factors of its columns; on a CPU its cores share the batches."""
     found = 0 * guess
 
     def solve(batch: Batch) -> None:
         found[batch.rows] = solved(factors, gram, batch, guess[batch.rows], N_STEPS)
 
-    with ThreadPoolExecutor(os.cpu_count()) as cores, threadpool_limits(limits=1, user_api="blas"):
-        list(cores.map(solve, of_rows))
+    n_workers = os.cpu_count() if isinstance(found, np.ndarray) else 1
+    with ThreadPoolExecutor(n_workers) as workers, threadpool_limits(limits=1, user_api="blas"):
+        list(workers.map(solve, of_rows))
     return found
 
 

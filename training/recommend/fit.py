@@ -92,12 +92,11 @@ def fit(window: Window, config: RecommendConfig, device: Device) -> RecommendMod
     """
     since = window.as_of - timedelta(days=config.validation_days)
     inner = window.inner or time_window(window.past, since, window.as_of)
-    is_held_out = inner.fitted is window.fitted
     whole = Fitting(window, config, device)
-    earlier = whole if is_held_out else Fitting(inner, config, device)
+    earlier = whole if window.holds_inner_out else Fitting(inner, config, device)
     tiers = earlier.tiers(inner)
     combination = earlier.combination(tiers, inner)
-    return whole.model(tiers if is_held_out else whole.tiers(window), combination)
+    return whole.model(tiers if window.holds_inner_out else whole.tiers(window), combination)
 
 
 class Fitting:

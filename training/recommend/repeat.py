@@ -1,8 +1,8 @@
 """Fits what people come back for: a logistic regression on habits, with an effect of each item.
 
-Every order but a person's first is an example: it holds some of the items known from before and not the others. What is
-common to all items are the coefficients of the habit's traits; what is particular to an item is a factor on its odds
-with a Gamma prior around that of its attributes, so that an item of few examples behaves as its category does.
+Every visit with a purchase but a person's first is an example: it holds some of the items known from before and not the
+others. What is common to all items are the coefficients of the habit's traits; what is particular to an item is a
+factor on its odds with a Gamma prior around that of its attributes: an item of few examples behaves as its category.
 Source: the Poisson-Gamma of Bhagat et al., "Buy It Again: Modeling Repeat Purchase Recommendations", KDD 2018.
 """
 
@@ -73,7 +73,7 @@ def sampled(histories: Histories, n_events: int) -> Histories:
     return histories.take(np.sort(people[np.cumsum(histories.lengths[people]) <= n_events]))
 
 
-def wanted(histories: Histories) -> NDArray[np.bool_]:
+def bought_in(histories: Histories) -> NDArray[np.bool_]:
     """Events of the strongest kind there is: purchases, or what stands for them; bool, shape (n,)."""
     strongest: NDArray[np.bool_] = histories.kinds == histories.kinds.max(initial=0)
     return strongest
@@ -81,7 +81,7 @@ def wanted(histories: Histories) -> NDArray[np.bool_]:
 
 def first_chances(histories: Histories, n_items: int) -> Floats:
     """Chance that a visit with a purchase holds an item that the person never had, float64, shape (n_items,)."""
-    bought = histories.where(wanted(histories))
+    bought = histories.where(bought_in(histories))
     n_orders = len(np.unique(bought.users << 32 | visits(bought)))
     people = np.unique(bought.users << 32 | bought.items) & 0xFFFFFFFF
     chances: Floats = (np.bincount(people, minlength=n_items) + 0.5) / (n_orders + 1)
@@ -90,7 +90,7 @@ def first_chances(histories: Histories, n_items: int) -> Floats:
 
 def examples(histories: Histories, n_visits: int) -> Iterator[Examples]:
     """For each of the last few visits with a purchase: everybody's habits before it, and what it held."""
-    bought, numbers = wanted(histories), visits(histories)
+    bought, numbers = bought_in(histories), visits(histories)
     orders = np.unique(histories.users[bought] << 32 | numbers[bought])
     of_user = np.searchsorted(orders >> 32, np.arange(histories.n_users + 1))
     for back in range(1, n_visits + 1):

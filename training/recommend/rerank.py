@@ -27,6 +27,8 @@ from training.config import BoosterConfig, Config, PositiveInt
 from training.recommend.blend import Asked, ndcg
 
 CHUNK = 256
+GAIN_IN_ERRORS = 2.0
+"""Standard errors by which an order must gain to be kept."""
 LAST_PLACE = 30
 """Places of lists from this one on share one bias; what was not shown has another."""
 SHARE_HELD = 0.25
@@ -60,7 +62,7 @@ class Table:
     shown: NDArray[np.int32]
 
     @property
-    def names_places(self) -> bool:
+    def has_places(self) -> bool:
         """Whether any candidate is known to have been shown."""
         return bool((self.shown <= LAST_PLACE).any())
 
@@ -84,11 +86,25 @@ class Shown(NamedTuple):
 
 
 def shown_in(window: Window, user_ids: list[str], item_ids: list[str]) -> Shown:
-    """What lists that were logged within a window showed some people, by their places among ``user_ids``."""
+    """What lists that were logged within a window showed some people before they bought it.
+
+    user_ids : the people, in the order of ``Asked``
+    """
     table = window.truth.select(
-        "select person_id, item_id, min(place_shown) as place from known_events "
-        "where event_name = 'view_item_list' and place_shown is not null and event_timestamp >= "
-        "cast($since as timestamp) group by person_id, item_id",
+        """
+        select known_events.person_id, known_events.item_id, min(place_shown) as place
+        from known_events
+        left join (
+            select person_id, item_id, min(event_timestamp) as bought_at
+            from known_events
+            where event_name = 'purchase' and event_timestamp >= cast($since as timestamp)
+            group by person_id, item_id
+        ) bought on known_events.person_id = bought.person_id and known_events.item_id = bought.item_id
+        where event_name = 'view_item_list' and place_shown is not null
+            and event_timestamp >= cast($since as timestamp)
+            and (bought_at is null or event_timestamp <= bought_at)
+        group by known_events.person_id, known_events.item_id
+        """,
         as_of=window.end,
         since=window.since,
     )
@@ -141,7 +157,7 @@ def table(
 
 
 def fit(found: Table, tiers: Mapping[str, object], config: RerankConfig, seed: int = 0) -> str | None:
-    """The trees as text; None unless they gain NDCG@10 on held-out people, by more than the gain's standard error."""
+    """The trees as text; None unless they gain NDCG@10 on held-out people by more than two of its standard errors."""
     rng = np.random.default_rng(seed)
     held = rng.random(len(found.relevant)) < SHARE_HELD
     learned = found.relevant.any(axis=1) & ~held
@@ -171,7 +187,7 @@ def fit(found: Table, tiers: Mapping[str, object], config: RerankConfig, seed: i
     after = ndcg(trained.predict(rows.reshape(-1, rows.shape[2])).reshape(relevant.shape), relevant, n_relevant)
     gain = after - before
     text: str = trained.model_to_string()
-    return text if gain.mean() > gain.std() / np.sqrt(len(gain)) else None
+    return text if gain.mean() > GAIN_IN_ERRORS * gain.std() / np.sqrt(len(gain)) else None
 
 
 def _dataset(found: Table, people: NDArray[np.bool_], feature_names: list[str]) -> lgb.Dataset:
@@ -180,7 +196,7 @@ def _dataset(found: Table, people: NDArray[np.bool_], feature_names: list[str]) 
         rows.reshape(-1, rows.shape[2]),
         found.relevant[people].ravel().astype(np.int32),
         group=np.full(len(rows), rows.shape[1]),
-        position=found.shown[people].ravel() if found.names_places else None,
+        position=found.shown[people].ravel() if found.has_places else None,
         feature_name=feature_names,
         free_raw_data=True,
     )

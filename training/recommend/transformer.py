@@ -244,6 +244,7 @@ class Trainer:
         untouched[self.touched] = False
         self.model.items.data[untouched] = 0
         self.step, self.n_epochs = 0, 0
+        self.best: dict[str, Any] = {"quality": -1.0, "n_epochs": 0, "model": {}}
 
     def epoch(self) -> float:
         """One pass over the histories, whose randomness depends on its number alone; the mean loss per event."""
@@ -271,18 +272,29 @@ class Trainer:
             gains[people] = np.where(places_N <= 10, 1 / np.log2(places_N + 1), 0)
         return float(gains.mean())
 
+    def remember(self, quality: float) -> None:
+        """Keep the model as it is if it is the best so far."""
+        if quality > self.best["quality"]:
+            model = copy.deepcopy(self.model.state_dict())
+            self.best = {"quality": quality, "n_epochs": self.n_epochs, "model": model}
+
+    def is_worn_out(self) -> bool:
+        """Whether ``patience`` epochs have passed since the best one."""
+        return bool(self.config.patience) and self.n_epochs - self.best["n_epochs"] >= self.config.patience
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "n_epochs": self.n_epochs,
+            "best": self.best,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.n_epochs = state["step"], state["n_epochs"]
+        self.step, self.n_epochs, self.best = state["step"], state["n_epochs"], state["best"]
 
     def update(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> float:
         """One step on stretches of histories: the events after each of ``lengths`` events from ``starts`` on."""
@@ -299,8 +311,8 @@ class Trainer:
         return loss.item()
 
     def _loss(self, starts: NDArray[np.int64], lengths: NDArray[np.int64], total: float) -> Tensor:
-        """What the next events of some stretches add to a step's mean loss, whose weights are ``total`` together."""
-        if not len(starts):
+        """What the events after some stretches' add to the mean loss of a step whose events weigh ``total``."""
+        if not len(starts) or not total:
             return 0 * self.model.items.sum()
         table_VD = self.model.item_table()
         states, targets = [], []
@@ -322,8 +334,8 @@ class Trainer:
     def _candidates(self, targets_R: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Items to tell the targets from, the targets' places among them, and the probability that each was drawn.
 
-        Drawn are the targets of the whole step and ``n_negatives`` uniform draws. Items that nobody touched are never
-        told apart: they would only be pushed away, and are to be found by their attributes.
+        Drawn are the targets of this process' share of the step and ``n_negatives`` uniform draws. Items that nobody
+        touched are never told apart: they would only be pushed away, and are to be found by their attributes.
         """
         n_touched, n_drawn = len(self.touched), self.config.n_negatives
         if not n_drawn:
@@ -340,7 +352,8 @@ class Trainer:
         ends = np.cumsum(lengths[order])
         cuts = np.searchsorted(ends, np.arange(1, self.steps_per_epoch) * lengths.sum() / self.steps_per_epoch)
         for chosen in np.split(order, cuts):
-            yield starts[chosen], lengths[chosen]
+            if len(chosen):
+                yield starts[chosen], lengths[chosen]
 
     def _schedule(self) -> float:
         n_steps = self.steps_per_epoch * self.config.n_epochs
@@ -393,18 +406,14 @@ def fit_member(log: Log, config: SequenceConfig, events: EventWeights, device: D
     log, held = hold_out(log, np.random.default_rng(seed)) if config.patience else (log, None)
     trainer = Trainer(log, config, events, device, seed)
     checkpoint = Checkpoint(trainer, log)
-    best, since_best, kept = -1.0, 0, {}
-    while trainer.n_epochs < config.n_epochs and (held is None or since_best < config.patience):
+    while trainer.n_epochs < config.n_epochs and not trainer.is_worn_out():
         trainer.epoch()
-        checkpoint.save()
         if held is not None:
-            quality = parallel.from_first(trainer.ndcg(*held))
-            since_best = 0 if quality > best else since_best + 1
-            if not since_best:
-                best, kept = quality, copy.deepcopy(trainer.model.state_dict())
+            trainer.remember(parallel.from_first(lambda: trainer.ndcg(*held)))
+        checkpoint.save()
     checkpoint.remove()
-    if kept:
-        trainer.model.load_state_dict(kept)
+    if held is not None:
+        trainer.model.load_state_dict(trainer.best["model"])
     return trainer.model.eval()
 
 
@@ -422,13 +431,15 @@ class Checkpoint:
     """Where an unfinished run is kept, named for its data and configuration; found there, it is gone on with."""
 
     def __init__(self, trainer: Trainer, log: Log) -> None:
-        content = hashlib.sha256(f"{trainer.config.model_dump_json()} {trainer.seed} {trainer.events}".encode())
-        for array in (log.histories.starts, log.histories.items, log.histories.kinds, log.attributes.values):
+        settings = trainer.config.model_dump_json(), trainer.seed, trainer.events, log.n_items
+        content = hashlib.sha256(str(settings).encode())
+        histories, attributes = log.histories, log.attributes
+        for array in (histories.starts, histories.items, histories.kinds, attributes.items, attributes.values):
             content.update(array.tobytes())
         self.path = home() / "checkpoints" / f"sequence-{content.hexdigest()[:16]}.pt"
         self.trainer = trainer
         self.saved_at = time.monotonic()
-        if (state := parallel.from_first(self._found())) is not None:
+        if (state := parallel.from_first(self._found)) is not None:
             trainer.load_state_dict(state)
 
     def save(self) -> None:

@@ -1,17 +1,22 @@
 """The re-ranker's features are what their names say, and its order is kept only where it gains."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import lightgbm as lgb
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from features import contract
+from features.engine import Engine, empty
 from features.histories import Histories
+from features.windows import time_window
 from serving import rerank as reranking
 from serving.artifact import Artifact, Draft
 from serving.rerank import ITEM_FEATURES, PAIR_FEATURES, Items, Reranker, candidate_features, names
-from training.recommend.rerank import LAST_PLACE, RerankConfig, Shown, Table, fit
+from training.recommend.rerank import LAST_PLACE, RerankConfig, Shown, Table, fit, shown_in
 
 N_ITEMS = 6
 UNSEEN = np.full((300, 8), LAST_PLACE + 1, np.int32)
@@ -95,6 +100,26 @@ def test_places_at_which_things_were_shown_are_looked_up() -> None:
     shown = Shown(np.array([2, N_ITEMS + 4]), np.array([7, 0], np.int32))
     found = shown.of(np.array([0, 1]), np.array([[2, 4], [2, 4]]), N_ITEMS)
     assert found.tolist() == [[7, LAST_PLACE + 1], [LAST_PLACE + 1, 0]]
+
+
+def test_only_lists_before_a_purchase_explain_it(duckdb_shop: Engine) -> None:
+    def row(number: int, day: int, name: str, item: str, **values: object) -> dict:
+        at = {"event_timestamp": datetime(2024, 3, day), "event_id": f"e{number}", "event_name": name}
+        return at | {"item_id": item, "user_id": "ann", **values}
+
+    rows = [
+        row(0, 1, "view_item_list", "a", index=1),
+        row(1, 11, "view_item_list", "a", index=40),
+        row(2, 12, "purchase", "a", transaction_id="t"),
+        row(3, 13, "view_item_list", "a", index=0),
+        row(4, 13, "view_item_list", "b", index=3),
+        row(5, 14, "view_item_list", "elsewhere", index=0),
+    ]
+    shop = duckdb_shop.bind(events=pa.Table.from_pylist(rows, schema=empty(contract.EVENTS).schema))
+    window = time_window(shop, datetime(2024, 3, 10, tzinfo=UTC), datetime(2024, 3, 20, tzinfo=UTC))
+    shown = shown_in(window, ["adam", "ann"], ["a", "b"])
+    assert shown.keys.tolist() == [2, 3]
+    assert shown.places.tolist() == [LAST_PLACE, 3]
 
 
 def test_what_is_wanted_for_its_place_is_not_learned_as_a_wish() -> None:

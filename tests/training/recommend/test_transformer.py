@@ -285,7 +285,7 @@ parallel.run(main)
 
 @pytest.mark.parametrize("batch_size", [128, 4])
 def test_processes_that_share_the_steps_fit_what_one_fits(tmp_path: Path, batch_size: int) -> None:
-    config = SMALL.model_copy(update={"dropout": 0.0, "n_epochs": 2, "batch_size": batch_size})
+    config = SMALL.model_copy(update={"dropout": 0.0, "n_epochs": 2, "batch_size": batch_size, "patience": 2})
     arguments = counting_log(8), config, EVENTS, CPU, 3
     given, script, fitted = tmp_path / "given.pickle", tmp_path / "fit.py", tmp_path / "fitted.pickle"
     given.write_bytes(pickle.dumps(arguments))
