@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.histories import KINDS, Histories
+from serving.tiers import moments
 
 Floats = NDArray[np.float32]
 
@@ -38,13 +39,8 @@ def visits(histories: Histories) -> NDArray[np.int64]:
 
     Events of one instant are one visit: in a log of orders the order, in a log of clicks the click.
     """
-    lengths = histories.lengths[histories.lengths > 0]
-    firsts = histories.starts[:-1][histories.lengths > 0]
-    begins = np.diff(histories.ages, prepend=0) != 0
-    begins[firsts] = True
-    begun = np.cumsum(begins)
-    numbers: NDArray[np.int64] = begun - np.repeat(begun[firsts], lengths)
-    return numbers
+    moment, is_anybody = moments(histories), histories.lengths > 0
+    return moment - np.repeat(moment[histories.starts[:-1][is_anybody]], histories.lengths[is_anybody])
 
 
 def habits(histories: Histories) -> Habits:
