@@ -280,7 +280,7 @@ class Trainer:
 
     def is_worn_out(self) -> bool:
         """Whether ``patience`` epochs have passed since the best one."""
-        return bool(self.config.patience) and self.n_epochs - self.best["n_epochs"] >= self.config.patience
+        return bool(self.n_epochs - self.best["n_epochs"] >= self.config.patience)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -406,7 +406,7 @@ def fit_member(log: Log, config: SequenceConfig, events: EventWeights, device: D
     log, held = hold_out(log, np.random.default_rng(seed)) if config.patience else (log, None)
     trainer = Trainer(log, config, events, device, seed)
     checkpoint = Checkpoint(trainer, log)
-    while trainer.n_epochs < config.n_epochs and not trainer.is_worn_out():
+    while trainer.n_epochs < config.n_epochs and (held is None or not trainer.is_worn_out()):
         trainer.epoch()
         if held is not None:
             trainer.remember(parallel.from_first(lambda: trainer.ndcg(*held)))
@@ -417,9 +417,14 @@ def fit_member(log: Log, config: SequenceConfig, events: EventWeights, device: D
     return trainer.model.eval()
 
 
-def hold_out(log: Log, rng: np.random.Generator) -> tuple[Log, tuple[Histories, NDArray[np.int32]]]:
-    """The log without the last event of some people, and these people's other events with the item of the last."""
+def hold_out(log: Log, rng: np.random.Generator) -> tuple[Log, tuple[Histories, NDArray[np.int32]] | None]:
+    """The log without the last event of some people, and these people's other events with the item of the last.
+
+    The whole log and None where nobody has the three events that it takes.
+    """
     people = np.sort(rng.permutation(np.flatnonzero(log.histories.lengths >= 3))[:N_HELD])
+    if not len(people):
+        return log, None
     last = log.histories.starts[people + 1] - 1
     kept = np.ones(len(log.histories), bool)
     kept[last] = False

@@ -147,6 +147,14 @@ def test_patience_ends_a_run_that_no_longer_gains(monkeypatch: pytest.MonkeyPatc
     assert len(n_asked) == 4
 
 
+def test_patience_without_anybody_to_hold_out_changes_nothing() -> None:
+    log = counting_log()
+    short = log.histories.last(2)
+    log = replace(log, histories=short, visits=log.visits[: len(short)])
+    patient = fit(log, SMALL.model_copy(update={"patience": SMALL.n_epochs}), EVENTS, CPU)
+    np.testing.assert_array_equal(patient.directions, fit(log, SMALL, EVENTS, CPU).directions)
+
+
 def test_held_out_events_are_ranked_as_they_are_scored(fitted: Sequence) -> None:
     config = SMALL.model_copy(update={"patience": SMALL.n_epochs})
     log, (histories, wanted) = transformer.hold_out(counting_log(), np.random.default_rng(0))
