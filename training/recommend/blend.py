@@ -151,7 +151,7 @@ def candidates(fitted: Mapping[str, Tier], asked: Asked, repeats: bool) -> Candi
     n_questions = asked.histories.n_users
     lengths = np.bincount(rows, minlength=n_questions)
     places = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    shape = (n_questions, int(lengths.max()))
+    shape = (n_questions, int(lengths.max(initial=1)))
 
     def padded(values: NDArray[np.generic]) -> NDArray[np.generic]:
         table = np.zeros((*values.shape[:-1], *shape), values.dtype)
@@ -165,7 +165,7 @@ def candidates(fitted: Mapping[str, Tier], asked: Asked, repeats: bool) -> Candi
 def _found(
     fitted: Mapping[str, Tier], asked: Asked, repeats: bool
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32], Scores, NDArray[np.bool_]]]:
-    n_items, n_best = asked.n_items, min(N_PER_TIER, asked.n_items)
+    n_items = asked.n_items
     for start in range(0, asked.histories.n_users, CHUNK):
         people = np.arange(start, min(start + CHUNK, asked.histories.n_users))
         histories = asked.histories.take(people)
@@ -174,12 +174,27 @@ def _found(
         for of_tier in scores:
             if not repeats:
                 of_tier[histories.users, histories.items] = -np.inf
-            np.put_along_axis(shown, np.argpartition(of_tier, -n_best, axis=1)[:, -n_best:], True, axis=1)
+            shown |= among_best(of_tier, N_PER_TIER)
         if not repeats:
             shown[histories.users, histories.items] = False
         rows, items = np.nonzero(shown)
         relevant = np.isin((rows + start) * n_items + items, asked.relevant)
         yield rows + start, items.astype(np.int32), np.stack([s[rows, items] for s in scores]), relevant
+
+
+def among_best(scores: Scores, n: int) -> NDArray[np.bool_]:
+    """Whether a score is above its row's ``n`` + 1 th best, all of a row of at most ``n``; shape as the scores.
+
+    Where the last places are tied none of the tied is: a tier has no opinion on what it scores like most others.
+
+    >>> among_best(np.array([[0.3, 0.1, 0.2, 0.1], [0.5, 0.0, 0.0, 0.0]], np.float32), 2)
+    array([[ True, False,  True, False],
+           [ True, False, False, False]])
+    """
+    if scores.shape[1] <= n:
+        return np.ones(scores.shape, bool)
+    above: NDArray[np.bool_] = scores > np.partition(scores, -n - 1, axis=1)[:, -n - 1, None]
+    return above
 
 
 def climb(quality: Callable[[NDArray[np.float32]], float], weights: NDArray[np.float32]) -> NDArray[np.float32]:
