@@ -99,7 +99,7 @@ def train(
     speaker.say(f"device: {on.name} ({on.reason})")
     with speaker.progress(f"train {task}", 5) as steps:
         trained = pipeline.train(found, of, chosen, on, _instant(until), windows, steps)
-    show_rows(speaker, f"{found.name}.{task} version {trained.version}, held-out windows", trained.rows)
+    show_rows(speaker, f"{found.name}.{task} version {trained.version}, held-out windows", trained.rows, of.gate)
     speaker.say(f"registered as {found.name}.{task} version {trained.version}")
     speaker.result({"version": trained.version, "rows": trained.rows})
 
@@ -124,7 +124,7 @@ def evaluate(
     end = _instant(until) or pipeline.end(lake, by)
     of_split = pipeline.windows(lake.engine(), found, of, chosen, end, by, windows)
     rows = pipeline.evaluate(found, of, chosen, on, of_split, by)
-    show_rows(speaker, f"{found.name}.{task}, {split} split", rows)
+    show_rows(speaker, f"{found.name}.{task}, {split} split", rows, of.gate)
     name = f"version {version}" if version else config.stem if config else "best"
     asked = [f"--split {split}" if split != "time" else "", *overrides, f"--until {until}" if until else ""]
     evaluation.keep(lake.folder, task, " ".join([name, *filter(None, asked)]), rows)
@@ -184,7 +184,7 @@ def promote(
 
 def show_decision(speaker: Speaker, decision: promotion.Decision) -> None:
     name = f"{decision.task} version {decision.candidate}"
-    show_rows(speaker, f"{name} at the gate", decision.rows)
+    show_rows(speaker, f"{name} at the gate", decision.rows, family(decision.task).gate)
     speaker.say(f"{name}: {'promoted' if decision.promoted else 'not promoted'}, {decision.reason}")
 
 

@@ -94,9 +94,13 @@ def show_reports(speaker: Speaker, reports: list[TableReport]) -> None:
             speaker.say(f"{report.table}: {count:,} rows quarantined: {reason}")
 
 
-def show_rows(speaker: Speaker, title: str, rows: list[Row]) -> None:
-    """An evaluation table, a line per model and metric: what speaks of everybody, and lists of the usual length."""
-    shown = [row for row in headline(rows) if _is_of_usual_length(row)]
+def show_rows(speaker: Speaker, title: str, rows: list[Row], gate: str) -> None:
+    """An evaluation table, a line per model and metric: what speaks of everybody, and lists of the usual length.
+
+    gate : the metric by which models are compared, at any length of lists
+    """
+    usual = [row for row in headline(rows) if _is_of_usual_length(row)]
+    shown = [row for row in usual if MINUS not in row.model or _base(row.metric) == _base(gate)]
     alone, compared = ([row for row in shown if (MINUS in row.model) == paired] for paired in (False, True))
     speaker.table(
         f"{title}, masked" if any(row.masked for row in shown) else title,
@@ -117,6 +121,10 @@ def _is_of_usual_length(row: Row) -> bool:
     """Whether a metric is of lists of 10, of lists as a published split is judged by, or not of lists."""
     length = re.search(r"_at_(\d+)$", row.metric)
     return length is None or length[1] == "10" or row.split == "given"
+
+
+def _base(metric: str) -> str:
+    return metric.partition("_at_")[0]
 
 
 def _apart(row: Row) -> str:

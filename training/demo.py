@@ -55,7 +55,8 @@ def _train_and_promote(speaker: Speaker, shop: Shop, task: str, device: Device) 
     of = family(task)
     with speaker.progress(f"train {task}", 5) as steps:
         trained = pipeline.train(shop, of, load_config(of.config, of.task), device, announce=steps)
-    show_rows(speaker, f"{shop.name}.{task} version {trained.version} on the last {_length(shop, task)}", trained.rows)
+    title = f"{shop.name}.{task} version {trained.version} on the last {_length(shop, task)}"
+    show_rows(speaker, title, trained.rows, of.gate)
     show_decision(speaker, promotion.promote(shop, of, device, trained.version))
     return trained.version
 

@@ -11,7 +11,7 @@ ROW = Row("blend", "time", "all", False, "ndcg_at_10", 0.1, 0.09, 0.11, 500)
 
 
 def shown(capsys: pytest.CaptureFixture[str], rows: list[Row]) -> str:
-    show_rows(Speaker(json=False), "Judged", rows)
+    show_rows(Speaker(json=False), "Judged", rows, "ndcg_at_10")
     return capsys.readouterr().out
 
 
@@ -34,6 +34,15 @@ def test_every_metric_that_is_not_of_lists_is_shown(capsys: pytest.CaptureFixtur
     out = shown(capsys, [replace(ROW, metric=name) for name in names])
     assert all(name in out for name in names)
     assert "more rows" not in out
+
+
+def test_models_are_compared_by_the_metric_of_the_gate(capsys: pytest.CaptureFixture[str]) -> None:
+    difference = replace(ROW, model="blend minus repeat", split="given")
+    rows = [replace(ROW, split="given"), *(replace(difference, metric=f"{m}_at_20") for m in ("recall", "ndcg"))]
+    out = shown(capsys, rows)
+    assert "ndcg_at_20" in out
+    assert "recall_at_20" not in out
+    assert "1 more rows" in out
 
 
 def test_a_difference_says_whether_the_models_are_apart(capsys: pytest.CaptureFixture[str]) -> None:
