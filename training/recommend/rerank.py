@@ -31,8 +31,8 @@ GAIN_IN_ERRORS = 2.0
 """Standard errors by which an order must gain to be kept."""
 LAST_PLACE = 30
 """Places of lists from this one on share one bias; what was not shown has another."""
-SHARE_HELD = 0.25
-"""Of the people, for early stopping and for the decision whether the order gains anything."""
+SHARE_HELD = 0.2
+"""Of the people, for early stopping; as many others decide whether the order gains anything."""
 
 
 class RerankConfig(Config):
@@ -159,9 +159,10 @@ def table(
 def fit(found: Table, tiers: Mapping[str, object], config: RerankConfig, seed: int = 0) -> str | None:
     """The trees as text; None unless they gain NDCG@10 on held-out people by more than two of its standard errors."""
     rng = np.random.default_rng(seed)
-    held = rng.random(len(found.relevant)) < SHARE_HELD
-    learned = found.relevant.any(axis=1) & ~held
-    if not learned.any() or not (found.relevant.any(axis=1) & held).any():
+    lot, has_any = rng.random(len(found.relevant)), found.relevant.any(axis=1)
+    stopping, deciding = lot < SHARE_HELD, lot > 1 - SHARE_HELD
+    learned, stopping = has_any & ~stopping & ~deciding, has_any & stopping
+    if not (learned.any() and stopping.any() and deciding.any()):
         return None
     feature_names = names(tiers)
     booster = config.booster.model_dump(exclude={"n_trees"})
@@ -179,10 +180,10 @@ def fit(found: Table, tiers: Mapping[str, object], config: RerankConfig, seed: i
         },
         _dataset(found, learned, feature_names),
         config.booster.n_trees,
-        valid_sets=[_dataset(found, found.relevant.any(axis=1) & held, feature_names)],
+        valid_sets=[_dataset(found, stopping, feature_names)],
         callbacks=[lgb.early_stopping(config.patience, verbose=False)],
     )
-    rows, relevant, n_relevant = found.features[held], found.relevant[held], found.n_relevant[held]
+    rows, relevant, n_relevant = found.features[deciding], found.relevant[deciding], found.n_relevant[deciding]
     before = ndcg(rows[:, :, feature_names.index("blend_score")], relevant, n_relevant)
     after = ndcg(trained.predict(rows.reshape(-1, rows.shape[2])).reshape(relevant.shape), relevant, n_relevant)
     gain = after - before
