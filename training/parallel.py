@@ -35,7 +35,8 @@ def run(command: Callable[[], None]) -> None:
     try:
         command() if rank() == 0 else _follow()
     except (SystemExit, UserError):
-        _part()
+        if rank() == 0:
+            _part()
         raise
     _part()
 
@@ -89,9 +90,13 @@ def _follow() -> None:
 
 
 def _part() -> None:
-    """Let the others go. After a fault nothing is said: they may be in the midst of a step, and torchrun ends them."""
+    """Let the others go, and go with them: a process that leaves first may be aborted on its way out.
+
+    After a fault nothing is said: they may be in the midst of a step, and torchrun ends them.
+    """
     from torch import distributed
 
     if rank() == 0:
         from_first(lambda: None)
+    distributed.barrier()
     distributed.destroy_process_group()

@@ -12,7 +12,7 @@ import json
 import resource
 import sys
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 
@@ -92,14 +92,10 @@ def sequence(log: Log) -> dict[str, float]:
     """Events predicted per second with sampled negatives."""
     config = SequenceConfig(width=64, max_length=50, n_negatives=2048, attributes=False)
     trainer = Trainer(log, config, EVENTS, choose("cpu"), 0)
-    rng = np.random.default_rng(0)
-    starts, lengths = log.histories.starts[:-1], np.minimum(log.histories.lengths - 1, config.max_length)
-    people = rng.permutation(np.flatnonzero(lengths > 0))
-    ends = np.searchsorted(np.cumsum(lengths[people]), np.arange(N_STEPS + 1) * config.batch_size)
-    steps = [people[first:last] for first, last in pairwise(ends)]
-    trainer.update(starts[steps[0]], lengths[steps[0]])
-    seconds = timed(lambda: [trainer.update(starts[step], lengths[step]) for step in steps[1:]])
-    return {"sequence_samples_per_s": float(sum(lengths[step].sum() for step in steps[1:]) / seconds)}
+    tapes = list(islice(trainer.tapes(np.random.default_rng(0)), N_STEPS + 1))
+    trainer.update(*tapes[0])
+    seconds = timed(lambda: [trainer.update(*tape) for tape in tapes[1:]])
+    return {"sequence_samples_per_s": float(sum((weights > 0).sum() for _, _, weights in tapes[1:]) / seconds)}
 
 
 def peak_gigabytes() -> float:

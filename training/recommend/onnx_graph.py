@@ -95,7 +95,11 @@ def _encoded(graph: Graph, encoder: "Encoder", x: str, ends: str) -> str:
 
 
 def _through(graph: Graph, block: "Block", x: str, ends: str) -> str:
-    x = graph.normalised(graph.add("Add", x, _attended(graph, block, x, ends)), block.norm_attention)
+    heard = _attended(graph, block, x, ends)
+    if block.moving_average:
+        heard = graph.add("Mul", heard, graph.constant(np.array(1 - block.moving_average, np.float32)))
+        heard = graph.add("Add", heard, _averaged(graph, block, x, ends))
+    x = graph.normalised(graph.add("Add", x, heard), block.norm_attention)
     wide = graph.add("Gelu", graph.linear(x, block.wide.weight, block.wide.bias))
     narrow = graph.linear(wide, block.narrow.weight, block.narrow.bias)
     return graph.normalised(graph.add("Add", x, narrow), block.norm_feed_forward)
@@ -110,11 +114,26 @@ def _attended(graph: Graph, block: "Block", x: str, ends: str) -> str:
     queries, keys, values = (
         graph.add("Squeeze", part, graph.integers(0)) for part in graph.several("Split", 3, of_heads, num_outputs=3)
     )
-    bias = graph.constant(block.bias_HLL())
-    bias = graph.add("Slice", bias, graph.integers(0, 0), ends, graph.integers(1, 2))
+    length = block.distance_bias_HL.shape[1]
+    bias = _up_to(graph, block.bias_HBK(length)[..., length:], ends)
     products = graph.add("MatMul", queries, graph.add("Transpose", keys, perm=[0, 1, 3, 2]))
     scale = graph.constant(np.array(head**-0.5, np.float32))
     weights = graph.add("Softmax", graph.add("Add", graph.add("Mul", products, scale), bias), axis=-1)
     heard = graph.add("Transpose", graph.add("MatMul", weights, values), perm=[0, 2, 1, 3])
     together = graph.add("Reshape", heard, graph.integers(0, 0, width))
     return graph.linear(together, block.mixed.weight, block.mixed.bias)
+
+
+def _averaged(graph: Graph, block: "Block", x: str, ends: str) -> str:
+    """The moving averages, times their share."""
+    width, length = block.mixed.weight.shape[0], block.distance_bias_HL.shape[1]
+    n_averages = len(block.average_bias_GL)
+    parts = graph.add("Reshape", x, graph.integers(0, 0, n_averages, width // n_averages))
+    weights = _up_to(graph, block.averages_GBK(length)[..., length:] * block.moving_average, ends)
+    averaged = graph.add("MatMul", weights, graph.add("Transpose", parts, perm=[0, 2, 1, 3]))
+    return graph.add("Reshape", graph.add("Transpose", averaged, perm=[0, 2, 1, 3]), graph.integers(0, 0, width))
+
+
+def _up_to(graph: Graph, table: Tensor, ends: str) -> str:
+    """A table by place and place, shape (n_heads, length, length), as far as the histories are long."""
+    return graph.add("Slice", graph.constant(table), graph.integers(0, 0), ends, graph.integers(1, 2))

@@ -21,13 +21,15 @@ class SequenceConfig(Config):
     """Attention heads per block."""
     max_length: Annotated[int, Field(ge=1, le=4096)] = 50
     """Last events of a history that are looked at."""
+    moving_average: Annotated[float, Field(ge=0, le=1)] = 0.7
+    """Share of what a block hears that is a moving average of the last events; the rest is attention."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share of activations that is set to zero while training."""
     temperature: PositiveFloat = 0.08
     """The cosine of history and item is divided by it."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.5
     """Decoupled penalty on matrices and embeddings."""
-    learning_rate: PositiveFloat = 4e-3
+    learning_rate: PositiveFloat = 6e-3
     """Highest step size, after 3 % of the steps; it then falls to zero along a cosine."""
     batch_size: PositiveInt = 4096
     """Events to be predicted per step."""

@@ -2,18 +2,25 @@
 
 It departs from SASRec (Kang, McAuley, ICDM 2018) in the loss, cross-entropy over the catalogue (Klenitskiy, Vasilev,
 RecSys 2023), of cosines over a temperature; in positions, a learned bias per distance, so that a history has no
-beginning; in decoupled weight decay, strong; and in attributes summed into the items' embeddings.
+beginning; in moving averages beside attention (the low-pass of Shin et al., "An Attentive Inductive Bias for Sequential
+Recommendation beyond the Self-Attention", AAAI 2024, made causal); in decoupled weight decay, strong; and in attributes
+summed into the items' embeddings.
 
-Shapes: N histories, L events, D width, H heads, V items, R predicted events, C candidates of a step.
+Histories lie end to end on a tape that is cut into blocks no shorter than the longest: what an event may look back at
+lies in its own block and the one before. Nothing is padded but a tape's end, and all tapes are of one length, so that a
+GPU records a step once and then repeats it.
+
+Shapes: T events of a tape, N blocks of B events, K = 2 B events within sight of a block, L distances, D width, H heads,
+G averages, V items, C candidates of a step.
 """
 
 import copy
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from features.histories import KINDS, EventWeights, Histories, Log, rectangles
+from features.histories import KINDS, Attributes, EventWeights, Histories, Log
 from features.home import home
 from serving.sequence import Sequence
 from training import parallel
@@ -29,8 +36,14 @@ from training.device import Device
 from training.recommend import onnx_graph
 from training.recommend.sequence import SequenceConfig
 
-ROWS_AT_ONCE = 512
-"""Logits of so many rows are held at once: few enough to stay in the cache."""
+LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**29}
+"""So many are held at once: on a processor few enough to stay in its cache."""
+SPAN = 16
+"""Events over which moving averages run."""
+N_AVERAGES = 8
+"""Parts of an event's vector that are averaged each with its own weights, where the width can be so divided."""
+EVENTS_AT_ONCE = 2**16
+"""So many are read at once where nothing is learned."""
 WARM_UP = 0.03
 """Share of the steps in which the step size rises."""
 N_HELD = 2000
@@ -60,48 +73,78 @@ def exported(members: "list[Transformer]", config: SequenceConfig) -> Sequence:
 
 
 class Block(nn.Module):
-    """Causal attention with a bias per distance and a feed-forward layer, each normalised after its residual."""
+    """Attention and moving averages, both by distance and causal, and a feed-forward layer; normalised after each."""
 
     def __init__(self, config: SequenceConfig) -> None:
         super().__init__()
         width = config.width
-        self.n_heads, self.dropout = config.n_heads, config.dropout
+        self.n_heads, self.dropout, self.moving_average = config.n_heads, config.dropout, config.moving_average
         self.queries_keys_values = nn.Linear(width, 3 * width)
         self.mixed = nn.Linear(width, width)
         self.wide = nn.Linear(width, 4 * width)
         self.narrow = nn.Linear(4 * width, width)
         self.norm_attention, self.norm_feed_forward = nn.LayerNorm(width), nn.LayerNorm(width)
         self.distance_bias_HL = nn.Parameter(torch.zeros(config.n_heads, config.max_length))
-        place = torch.arange(config.max_length)
-        distance = place[:, None] - place
-        self.register_buffer("distance_LL", distance.clamp(min=0), persistent=False)
-        self.register_buffer("future_LL", torch.where(distance < 0, -torch.inf, 0.0), persistent=False)
+        rates_G = torch.linspace(0.1, 1.5, math.gcd(N_AVERAGES, width))
+        self.average_bias_GL = nn.Parameter(-rates_G[:, None] * torch.arange(min(SPAN, config.max_length)))
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, x_NLD: Tensor) -> Tensor:
-        x_NLD = self.norm_attention(x_NLD + self._dropped(self._attended(x_NLD)))
-        fed_NLD = self.narrow(functional.gelu(self.wide(x_NLD)))
-        return self.norm_feed_forward(x_NLD + self._dropped(fed_NLD))
+    def forward(self, x_TD: Tensor, is_own_N1BK: Tensor) -> Tensor:
+        heard_TD = self._attended(x_TD, is_own_N1BK)
+        if self.moving_average:
+            heard_TD = heard_TD.lerp(self._averaged(x_TD.to(heard_TD.dtype), is_own_N1BK), self.moving_average)
+        x_TD = self.norm_attention(x_TD + self._dropped(heard_TD))
+        fed_TD = self.narrow(functional.gelu(self.wide(x_TD)))
+        return self.norm_feed_forward(x_TD + self._dropped(fed_TD))
 
-    def _attended(self, x_NLD: Tensor) -> Tensor:
-        n, length, width = x_NLD.shape
-        split = self.queries_keys_values(x_NLD).view(n, length, 3, self.n_heads, width // self.n_heads)
-        queries_NHLE, keys_NHLE, values_NHLE = split.permute(2, 0, 3, 1, 4)
-        scale = 1 / math.sqrt(queries_NHLE.shape[-1])
-        products_NHLL = (queries_NHLE @ keys_NHLE.transpose(2, 3)).float()
-        weights_NHLL = (products_NHLL * scale + self.bias_HLL(length)).softmax(-1)
-        heard_NHLE = weights_NHLL.to(values_NHLE.dtype) @ values_NHLE
-        return self.mixed(heard_NHLE.transpose(1, 2).reshape(n, length, width))
+    def _attended(self, x_TD: Tensor, is_own_N1BK: Tensor) -> Tensor:
+        n_blocks, _, block, _ = is_own_N1BK.shape
+        split = self.queries_keys_values(x_TD).view(n_blocks, block, 3, self.n_heads, -1)
+        queries_NHBE, keys_NHBE, values_NHBE = split.permute(2, 0, 3, 1, 4)
+        products_NHBK = (queries_NHBE @ in_sight(keys_NHBE).transpose(2, 3)).float() / math.sqrt(split.shape[-1])
+        weights_NHBK = (products_NHBK + self.bias_HBK(block)).masked_fill(~is_own_N1BK, -torch.inf).softmax(-1)
+        values_NHKE = in_sight(values_NHBE)
+        heard_NHBE = weights_NHBK.to(values_NHKE.dtype) @ values_NHKE
+        return self.mixed(heard_NHBE.transpose(1, 2).reshape(x_TD.shape))
 
-    def bias_HLL(self, length: int | None = None) -> Tensor:
-        """What is added to the attention of each place to each earlier one; -inf to later ones."""
-        return self.distance_bias_HL[:, self.distance_LL[:length, :length]] + self.future_LL[:length, :length]
+    def _averaged(self, x_TD: Tensor, is_own_N1BK: Tensor) -> Tensor:
+        n_blocks, _, block, _ = is_own_N1BK.shape
+        x_NGBE = x_TD.view(n_blocks, block, len(self.average_bias_GL), -1).transpose(1, 2)
+        averaged_NGBE = (self.averages_GBK(block).to(x_TD.dtype) * is_own_N1BK) @ in_sight(x_NGBE)
+        return averaged_NGBE.transpose(1, 2).reshape(x_TD.shape)
+
+    def bias_HBK(self, block: int) -> Tensor:
+        """What is added to the attention of each event of a block to each within sight; -inf to later ones."""
+        return by_distance(self.distance_bias_HL, block, -torch.inf)
+
+    def averages_GBK(self, block: int) -> Tensor:
+        """With what weight each event of a block hears each within sight; those before a history count nothing."""
+        return by_distance(self.average_bias_GL.softmax(-1), block, 0.0)
 
     def _dropped(self, x: Tensor) -> Tensor:
         return dropped(x, self.dropout) if self.training else x
+
+
+def in_sight(x_NHBE: Tensor) -> Tensor:
+    """Each block with the one before it, shape (N, H, K, E)."""
+    return torch.cat([x_NHBE.roll(1, 0), x_NHBE], 2)
+
+
+def by_distance(values_HL: Tensor, block: int, beyond: float) -> Tensor:
+    """Values by distance as a table of a block's events and those within sight, shape (H, B, K).
+
+    ``beyond`` stands for the distances that have no value: those of later events and those from L on.
+
+    >>> by_distance(torch.tensor([[5.0, 7.0]]), 2, 0.0)
+    tensor([[[0., 7., 5., 0.],
+             [0., 0., 7., 5.]]])
+    """
+    n_far = 2 * block - values_HL.shape[1]
+    row_HJ = functional.pad(values_HL.flip(-1), (n_far, block - 1), value=beyond)
+    return row_HJ.unfold(-1, 2 * block, 1).flip(-2)
 
 
 class Encoder(nn.Module):
@@ -110,36 +153,48 @@ class Encoder(nn.Module):
     def __init__(self, config: SequenceConfig) -> None:
         super().__init__()
         self.dropout = config.dropout
+        self.block = -(-config.max_length // 16) * 16
         self.norm = nn.LayerNorm(config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        place = torch.arange(2 * self.block)
+        self.register_buffer("distance_BK", place[self.block :, None] - place, persistent=False)
 
-    def forward(self, events_NLD: Tensor) -> Tensor:
-        x_NLD = self.norm(events_NLD)
+    def forward(self, events_TD: Tensor, n_before_T: Tensor) -> Tensor:
+        """T, a multiple of ``block``, events of which each has ``n_before`` earlier ones of its own history."""
+        is_own_N1BK = self.distance_BK <= n_before_T.view(-1, 1, self.block, 1)
+        x_TD = self.norm(events_TD)
         if self.training:
-            x_NLD = dropped(x_NLD, self.dropout)
+            x_TD = dropped(x_TD, self.dropout)
         for block in self.blocks:
-            x_NLD = block(x_NLD)
-        return x_NLD
+            x_TD = block(x_TD, is_own_N1BK)
+        return x_TD
 
 
 class Transformer(nn.Module):
     """Embeddings of items, attributes and kinds of events, and the encoder over them.
 
-    attributes : which attribute values items have, sparse float32 (n_items, n_values); None: they are not used
+    attributes : of the items; None: they are not used
     """
 
-    def __init__(self, n_items: int, attributes: Tensor | None, config: SequenceConfig) -> None:
+    def __init__(self, n_items: int, attributes: Attributes | None, config: SequenceConfig) -> None:
         super().__init__()
         self.items = nn.Parameter(torch.randn(n_items, config.width) * 0.02)
         self.kinds = nn.Parameter(torch.zeros(len(KINDS), config.width))
-        self.attributes = attributes
+        self.has_attributes = attributes is not None
         if attributes is not None:
-            self.values = nn.Parameter(torch.randn(attributes.shape[1], config.width) * 0.02)
+            starts = torch.from_numpy(np.searchsorted(attributes.items, np.arange(n_items)))
+            self.register_buffer("values_of_items", torch.from_numpy(attributes.values.astype(np.int64)), False)
+            self.register_buffer("starts_of_items", starts, persistent=False)
+            self.values = nn.Parameter(torch.randn(len(attributes.names), config.width) * 0.02)
         self.encoder = Encoder(config)
 
     def item_table(self) -> Tensor:
         """The embedding of each item, with those of its attributes, shape (V, D)."""
-        return self.items if self.attributes is None else self.items + torch.sparse.mm(self.attributes, self.values)
+        if not self.has_attributes:
+            return self.items
+        return self.items + functional.embedding_bag(
+            self.values_of_items, self.values, self.starts_of_items, mode="sum"
+        )
 
     def directions(self) -> Tensor:
         """Unit vectors of the items, shape (V, D); shorter for those that nobody touched.
@@ -164,41 +219,44 @@ def dropped(x: Tensor, share: float) -> Tensor:
 
 
 class CrossEntropy(torch.autograd.Function):
-    """``sum_r weight_r (log sum_c exp(s_rc) / inclusion_c - s_rt)``, whose gradient is formed beside the value.
+    """``sum_t weight_t (log sum_c exp(s_tc) / inclusion_c - s_t,target)``, whose gradient is formed beside the value.
 
-    The logits ``s`` of a few rows at a time live in one buffer that becomes their gradient; they are bounded by the
-    temperature, so no maximum is subtracted. ``inclusion`` is the probability with which a candidate was drawn
-    (Horvitz, Thompson, 1952), None for the whole catalogue; a row's own target is always there and counts in full.
+    The logits ``s`` of some rows at a time live in one buffer; they are bounded by the temperature, so no maximum is
+    subtracted. ``inclusion`` is the probability with which a candidate was drawn (Horvitz, Thompson, 1952), None for
+    the whole catalogue; a row's own target is always there and counts in full.
     """
 
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401
-        states_RD: Tensor,
+        states_TD: Tensor,
         items_CD: Tensor,
-        targets_R: Tensor,
-        weights_R: Tensor,
+        targets_T: Tensor,
+        weights_T: Tensor,
         inclusion_C: Tensor | None,
     ) -> Tensor:
-        dtype = reduced_precision(states_RD.device)
-        states, items = states_RD.to(dtype), items_CD.to(dtype)
-        state_gradient, item_gradient = torch.empty_like(states_RD), torch.zeros_like(items_CD)
-        of_targets_R = (states_RD * items_CD[targets_R]).sum(1)
-        loss = states_RD.new_zeros(())
-        for start in range(0, len(states), ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
-            own = (torch.arange(len(targets_R[rows]), device=states.device), targets_R[rows])
+        dtype = reduced_precision(states_TD.device)
+        states, items = states_TD.to(dtype), items_CD.to(dtype)
+        state_gradient, item_gradient = torch.empty_like(states_TD), torch.zeros_like(items_CD)
+        loss = states_TD.new_zeros(())
+        n_rows = LOGITS_AT_ONCE[states.device.type] // len(items) + 1
+        for start in range(0, len(states), n_rows):
+            rows = slice(start, start + n_rows)
+            own = (torch.arange(len(targets_T[rows]), device=states.device), targets_T[rows])
             p = (states[rows] @ items.T).exp_()
             if inclusion_C is not None:
                 own_p = p[own]
                 p /= inclusion_C.to(dtype)
                 p[own] = own_p
-            totals = p.sum(1).float()
-            loss += ((totals.log() - of_targets_R[rows]) * weights_R[rows]).sum()
-            p *= (weights_R[rows] / totals)[:, None].to(dtype)
-            p[own] -= weights_R[rows].to(dtype)
-            state_gradient[rows] = p @ items
-            item_gradient += p.T @ states[rows]
+            totals = p.sum(1, dtype=torch.float32)
+            loss += totals.log() @ weights_T[rows]
+            scale_T1 = (weights_T[rows] / totals)[:, None]
+            state_gradient[rows] = (p @ items) * scale_T1
+            item_gradient += p.T @ (states_TD[rows] * scale_T1).to(dtype)
+        of_targets_TD = items_CD[targets_T] * weights_T[:, None]
+        loss -= (states_TD * of_targets_TD).sum()
+        state_gradient -= of_targets_TD
+        item_gradient.index_add_(0, targets_T, states_TD * weights_T[:, None], alpha=-1)
         ctx.save_for_backward(state_gradient, item_gradient)
         return loss
 
@@ -221,28 +279,29 @@ class Trainer:
     """One model, its optimiser and the events it predicts, all on one device.
 
     A run that was interrupted goes on from its last whole epoch when it is started again with the same data and
-    configuration. Of several processes each takes its share of every step's histories.
+    configuration. Of several processes each takes its tape of every step.
     """
 
     def __init__(self, log: Log, config: SequenceConfig, events: EventWeights, device: Device, seed: int) -> None:
         self.config, self.events, self.seed = config, events, seed
         self.device = torch.device(device.name)
         torch.manual_seed(seed)
-        attributes = attribute_matrix(log).to(self.device) if config.attributes and len(log.attributes.items) else None
+        attributes = log.attributes if config.attributes and len(log.attributes.items) else None
         self.model = Transformer(log.n_items, attributes, config).to(self.device)
         self.optimizer = self._optimizer()
         self.histories = log.histories
         self.items = torch.from_numpy(log.histories.items.astype(np.int64)).to(self.device)
         self.kinds = torch.from_numpy(log.histories.kinds.astype(np.int64)).to(self.device)
-        weights = events.weights[log.histories.kinds]
-        self.weights = torch.from_numpy(weights).to(self.device)
-        self.weights_before = np.concatenate([[0], np.cumsum(weights, dtype=np.float64)])
-        self.steps_per_epoch = max(1, round(int(np.maximum(log.histories.lengths - 1, 0).sum()) / config.batch_size))
+        self.weights = events.weights[log.histories.kinds]
+        self.n_predicted = int(np.maximum(log.histories.lengths - 1, 0).sum())
+        self.steps_per_epoch = max(1, round(self.n_predicted / config.batch_size))
         self.shares = torch.bincount(self.items, minlength=log.n_items) / max(1, len(self.items))
         self.touched = torch.unique(self.items)
         untouched = torch.ones(log.n_items, dtype=torch.bool, device=self.device)
         untouched[self.touched] = False
         self.model.items.data[untouched] = 0
+        is_repeatable = device.name == "cuda" and not config.n_negatives and parallel.n_processes() == 1
+        self._learn = Recorded(self._learned) if is_repeatable else self._learned
         self.step, self.n_epochs = 0, 0
         self.best: dict[str, Any] = {"quality": -1.0, "n_epochs": 0, "model": {}}
 
@@ -251,26 +310,59 @@ class Trainer:
         number = self.seed * 100_003 + self.n_epochs + 1
         torch.manual_seed(number * parallel.n_processes() + parallel.rank())
         self.model.train()
-        losses = [self.update(*batch) for batch in self._batches(np.random.default_rng([self.seed, self.n_epochs]))]
+        losses = [self.update(*tape) for tape in self.tapes(np.random.default_rng([self.seed, self.n_epochs]))]
         self.n_epochs += 1
-        return float(np.mean(losses)) if losses else 0.0
+        return torch.stack(losses).mean().item() if losses else 0.0
+
+    def tapes(self, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Each step's tape of this process, in random order: places and what ``update`` takes with them."""
+        if not self.n_predicted:
+            return
+        starts, lengths = stretches(self.histories, self.config.max_length, rng)
+        order, n_processes = rng.permutation(len(starts)), parallel.n_processes()
+        n_tapes, block = self.steps_per_epoch * n_processes, self.model.encoder.block
+        tapes = laid(starts[order], lengths[order], n_tapes, block)
+        weights = np.where(tapes.is_event, self.weights[tapes.places + 1], np.float32(0))
+        weights = weights.reshape(self.steps_per_epoch, n_processes, -1)
+        weights /= weights.sum((1, 2), keepdims=True).clip(min=np.finfo(np.float32).tiny)
+        mine = slice(parallel.rank(), None, n_processes)
+        arrays = tapes.places[mine], tapes.n_before[mine], weights[:, parallel.rank()]
+        yield from zip(*map(self._on_device, arrays), strict=True)
+
+    def update(self, places_T: Tensor, n_before_T: Tensor, weights_T: Tensor) -> Tensor:
+        """One step towards what follows the events of a tape; the loss before it.
+
+        places_T, n_before_T : of each event among the log's, and how many before it are looked back at, int64
+        weights_T : what the event after it counts, float32; all processes' add up to 1, a blank's is 0
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"].fill_(self.config.learning_rate * self._schedule())
+        self.step += 1
+        return self._learn(places_T, n_before_T, weights_T)
+
+    def asked(self, histories: Histories, wanted: NDArray[np.int32]) -> "Asked":
+        """What ``ndcg`` asks: of each history, which item follows; of shape (n_users,)."""
+        recent = histories.last(self.config.max_length)
+        n_tapes = -(-len(recent) // EVENTS_AT_ONCE)
+        tapes = laid(recent.starts[:-1], recent.lengths, n_tapes, self.model.encoder.block)
+        is_end = tapes.is_event & (np.roll(tapes.n_before, -1, 1) == 0)
+        read = recent.items[tapes.places], recent.kinds[tapes.places], tapes.n_before, is_end
+        on_device = [tuple(map(self._on_device, tape)) for tape in zip(*read, strict=True)]
+        return Asked(on_device, self._on_device(wanted[recent.lengths > 0]), histories.n_users)
 
     @torch.no_grad()
-    def ndcg(self, histories: Histories, wanted: NDArray[np.int32]) -> float:
+    def ndcg(self, asked: "Asked") -> float:
         """Mean NDCG@10 over the whole catalogue of the one item that each person wanted next."""
         self.model.eval()
         table_VD, items_VD = self.model.item_table(), self.model.directions()
-        gains = np.zeros(histories.n_users)
-        recent = histories.last(self.config.max_length)
-        for people, places, last in rectangles(recent.starts[:-1], recent.lengths):
-            items_NL = torch.from_numpy(recent.items[places].astype(np.int64)).to(self.device)
-            kinds_NL = torch.from_numpy(recent.kinds[places].astype(np.int64)).to(self.device)
-            states_NLD = self.model.encoder(table_VD[items_NL] + self.model.kinds[kinds_NL])
-            scores_NV = states_NLD[torch.arange(len(people)), torch.from_numpy(last)] @ items_VD.T
-            targets_N1 = torch.from_numpy(wanted[people].astype(np.int64)).to(self.device)[:, None]
-            places_N = (scores_NV >= scores_NV.gather(1, targets_N1)).sum(1).cpu().numpy()
-            gains[people] = np.where(places_N <= 10, 1 / np.log2(places_N + 1), 0)
-        return float(gains.mean())
+        states = [self._states(items, kinds, before, table_VD)[is_end] for items, kinds, before, is_end in asked.tapes]
+        n_rows = LOGITS_AT_ONCE[self.device.type] // len(items_VD) + 1
+        gain = torch.zeros((), device=self.device)
+        for states_ND, wanted_N in zip(torch.cat(states).split(n_rows), asked.wanted.split(n_rows), strict=True):
+            scores_NV = states_ND @ items_VD.T
+            places_N = (scores_NV >= scores_NV.gather(1, wanted_N[:, None])).sum(1)
+            gain += ((places_N <= 10) / (places_N + 1).log2()).sum()
+        return gain.item() / asked.n_users
 
     def remember(self, quality: float) -> None:
         """Keep the model as it is if it is the best so far."""
@@ -294,66 +386,55 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["lr"].to(self.device)
         self.step, self.n_epochs, self.best = state["step"], state["n_epochs"], state["best"]
 
-    def update(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> float:
-        """One step on stretches of histories: the events after each of ``lengths`` events from ``starts`` on."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * self._schedule()
-        mine = slice(parallel.rank(), None, parallel.n_processes())
-        weight = self.weights_before[starts + lengths + 1] - self.weights_before[starts + 1]
-        loss = self._loss(starts[mine], lengths[mine], float(weight.sum()))
+    def _learned(self, places_T: Tensor, n_before_T: Tensor, weights_T: Tensor) -> Tensor:
         self.optimizer.zero_grad()
+        loss = self._loss(places_T, n_before_T, weights_T)
         loss.backward()
         parallel.add_up([loss.detach(), *gradients(self.model)])
         self.optimizer.step()
-        self.step += 1
-        return loss.item()
+        return loss.detach()
 
-    def _loss(self, starts: NDArray[np.int64], lengths: NDArray[np.int64], total: float) -> Tensor:
-        """What the events after some stretches' add to the mean loss of a step whose events weigh ``total``."""
-        if not len(starts) or not total:
-            return 0 * self.model.items.sum()
-        table_VD = self.model.item_table()
-        states, targets = [], []
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._is_reduced()):
-            for _, places, last in rectangles(starts, lengths):
-                place_NL = torch.from_numpy(places).to(self.device)
-                is_real_NL = torch.from_numpy(np.arange(places.shape[1]) <= last[:, None]).to(self.device)
-                read_NLD = functional.embedding(self.items[place_NL], table_VD) + self.model.kinds[self.kinds[place_NL]]
-                states.append(self.model.encoder(read_NLD)[is_real_NL].float())
-                targets.append((place_NL + 1)[is_real_NL])
-        place_R = torch.cat(targets)
-        weights_R = self.weights[place_R]
-        states_RD = functional.normalize(torch.cat(states), dim=1) / self.config.temperature
-        candidates, targets_R, inclusion_C = self._candidates(self.items[place_R])
+    def _loss(self, places_T: Tensor, n_before_T: Tensor, weights_T: Tensor) -> Tensor:
+        table_VD, targets_T, inclusion_C = self.model.item_table(), self.items[places_T + 1], None
+        states_TD = self._states(self.items[places_T], self.kinds[places_T], n_before_T, table_VD)
+        if self.config.n_negatives:
+            is_told_T = weights_T > 0
+            states_TD, targets_T, weights_T = states_TD[is_told_T], targets_T[is_told_T], weights_T[is_told_T]
+            candidates, places_T, inclusion_C = self._candidates(targets_T)
+        else:
+            candidates, places_T = self.touched, torch.searchsorted(self.touched, targets_T)
+        states_TD = functional.normalize(states_TD, dim=1) / self.config.temperature
         items_CD = functional.normalize(functional.embedding(candidates, table_VD), dim=1)
-        loss: Tensor = CrossEntropy.apply(states_RD, items_CD, targets_R, weights_R / total, inclusion_C)
+        loss: Tensor = CrossEntropy.apply(states_TD, items_CD, places_T, weights_T, inclusion_C)
         return loss
 
-    def _candidates(self, targets_R: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _states(self, items_T: Tensor, kinds_T: Tensor, n_before_T: Tensor, table_VD: Tensor) -> Tensor:
+        """What the encoder makes of a tape, float32, shape (T, D)."""
+        is_reduced = reduced_precision(self.device) == torch.bfloat16
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=is_reduced and self.model.training):
+            read_TD = functional.embedding(items_T, table_VD) + functional.embedding(kinds_T, self.model.kinds)
+            states_TD: Tensor = self.model.encoder(read_TD, n_before_T)
+        return states_TD.float()
+
+    def _candidates(self, targets_T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Items to tell the targets from, the targets' places among them, and the probability that each was drawn.
 
         Drawn are the targets of this process' share of the step and ``n_negatives`` uniform draws. Items that nobody
         touched are never told apart: they would only be pushed away, and are to be found by their attributes.
         """
         n_touched, n_drawn = len(self.touched), self.config.n_negatives
-        if not n_drawn:
-            return self.touched, torch.searchsorted(self.touched, targets_R), None
         uniform = self.touched[torch.randint(n_touched, (n_drawn,), device=self.device)]
-        candidates, places = torch.unique(torch.cat([targets_R, uniform]), return_inverse=True)
-        missed = (1 - self.shares[candidates]) ** len(targets_R) * (1 - 1 / n_touched) ** n_drawn
-        return candidates, places[: len(targets_R)], 1 - missed
+        candidates, places = torch.unique(torch.cat([targets_T, uniform]), return_inverse=True)
+        missed = (1 - self.shares[candidates]) ** len(targets_T) * (1 - 1 / n_touched) ** n_drawn
+        return candidates, places[: len(targets_T)], 1 - missed
 
-    def _batches(self, rng: np.random.Generator) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Stretches of at most ``max_length`` events to learn from, in random order, of a like number per step."""
-        starts, lengths = stretches(self.histories, self.config.max_length, rng)
-        order = rng.permutation(len(starts))
-        ends = np.cumsum(lengths[order])
-        cuts = np.searchsorted(ends, np.arange(1, self.steps_per_epoch) * lengths.sum() / self.steps_per_epoch)
-        for chosen in np.split(order, cuts):
-            if len(chosen):
-                yield starts[chosen], lengths[chosen]
+    def _on_device(self, array: NDArray[Any]) -> Tensor:
+        values = torch.from_numpy(array).to(self.device)
+        return values.long() if values.dtype in (torch.int8, torch.int32) else values
 
     def _schedule(self) -> float:
         n_steps = self.steps_per_epoch * self.config.n_epochs
@@ -368,11 +449,86 @@ class Trainer:
                 {"params": matrices, "weight_decay": self.config.weight_decay},
                 {"params": others, "weight_decay": 0.0},
             ],
+            lr=torch.zeros((), device=self.device),
             fused=True,
+            capturable=self.device.type == "cuda",
         )
 
-    def _is_reduced(self) -> bool:
-        return reduced_precision(self.device) == torch.bfloat16
+
+class Recorded:
+    """A function of tensors of one shape whose kernels a GPU records at the fourth call and from then on repeats.
+
+    What it gives is its own until the next call.
+    """
+
+    N_EAGER = 3
+    """Calls in which what is made once (the optimiser's state, the libraries' handles) is made."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self.function = function
+        self.n_calls = 0
+        self.inputs: list[Tensor] = []
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        self.n_calls += 1
+        if self.n_calls <= self.N_EAGER:
+            return self.function(*inputs)
+        if not self.inputs:
+            self.inputs = [torch.empty_like(given) for given in inputs]
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.output = self.function(*self.inputs)
+        for own, given in zip(self.inputs, inputs, strict=True):
+            own.copy_(given)
+        self.graph.replay()
+        return self.output.clone()
+
+
+class Asked(NamedTuple):
+    """Histories on tapes, and what is wanted after them, on a trainer's device.
+
+    tapes : of each tape its items, kinds and ``n_before``, int64, and where histories end, bool, all of shape (T,)
+    wanted : int64, of the people with a history, shape (N,)
+    n_users : of all people
+    """
+
+    tapes: list[tuple[Tensor, ...]]
+    wanted: Tensor
+    n_users: int
+
+
+class Tapes(NamedTuple):
+    """Stretches of events end to end on tapes of one length; all of shape (n_tapes, T).
+
+    places : int64, of each event among the log's
+    n_before : int64, events of its own stretch before it
+    is_event : bool, False where a tape is blank
+    """
+
+    places: NDArray[np.int64]
+    n_before: NDArray[np.int64]
+    is_event: NDArray[np.bool_]
+
+
+def laid(starts: NDArray[np.int64], lengths: NDArray[np.int64], n_tapes: int, block: int) -> Tapes:
+    """Stretches of up to ``block`` events on tapes of equal share, one that begins in a tape's share whole on it.
+
+    >>> laid(np.array([0, 5, 9]), np.array([2, 3, 1]), 2, 4).places
+    array([[0, 1, 5, 6, 7, 0, 0, 0],
+           [9, 0, 0, 0, 0, 0, 0, 0]])
+    """
+    begins = np.cumsum(lengths) - lengths
+    share = max(1, -(-int(lengths.sum()) // max(1, n_tapes)))
+    tape = begins // share
+    column = begins - begins[np.searchsorted(tape, tape)]
+    shape = n_tapes, -(-(share + block) // block) * block
+    n_before = np.arange(lengths.sum()) - np.repeat(begins, lengths)
+    where = np.repeat(tape * shape[1] + column, lengths) + n_before
+    tapes = Tapes(np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, bool))
+    tapes.places.flat[where] = np.repeat(starts, lengths) + n_before
+    tapes.n_before.flat[where] = n_before
+    tapes.is_event.flat[where] = True
+    return tapes
 
 
 def stretches(
@@ -394,25 +550,19 @@ def stretches(
     return all_starts[all_lengths > 0], all_lengths[all_lengths > 0]
 
 
-def attribute_matrix(log: Log) -> Tensor:
-    """Which values the items have, sparse float32 (n_items, n_values)."""
-    places = torch.from_numpy(np.stack([log.attributes.items, log.attributes.values]).astype(np.int64))
-    shape = (log.n_items, len(log.attributes.names))
-    return torch.sparse_coo_tensor(places, torch.ones(places.shape[1]), shape, check_invariants=False).coalesce()
-
-
 def fit_member(log: Log, config: SequenceConfig, events: EventWeights, device: Device, seed: int) -> Transformer:
     """One model, fitted; with ``patience``, as it was after the epoch that ranked held-out events best."""
     log, held = hold_out(log, np.random.default_rng(seed)) if config.patience else (log, None)
     trainer = Trainer(log, config, events, device, seed)
+    asked = held and trainer.asked(*held)
     checkpoint = Checkpoint(trainer, log)
-    while trainer.n_epochs < config.n_epochs and (held is None or not trainer.is_worn_out()):
+    while trainer.n_epochs < config.n_epochs and (asked is None or not trainer.is_worn_out()):
         trainer.epoch()
-        if held is not None:
-            trainer.remember(parallel.from_first(lambda: trainer.ndcg(*held)))
+        if asked is not None:
+            trainer.remember(parallel.from_first(lambda: trainer.ndcg(asked)))
         checkpoint.save()
     checkpoint.remove()
-    if held is not None:
+    if asked is not None:
         trainer.model.load_state_dict(trainer.best["model"])
     return trainer.model.eval()
 
