@@ -75,12 +75,15 @@ def from_first(compute: Callable[[], T]) -> T:
 
 
 def add_up(values: "list[Tensor]") -> None:
-    """Replace each tensor by its sum over the processes."""
+    """Replace each of some tensors of one type on one device by its sum over the processes."""
     if n_processes() > 1:
+        import torch
         from torch import distributed
 
-        for value in values:
-            distributed.all_reduce(value)
+        joined = torch.cat([value.flatten() for value in values])
+        distributed.all_reduce(joined)
+        for value, part in zip(values, joined.split([value.numel() for value in values]), strict=True):
+            value.copy_(part.view_as(value))
 
 
 def _follow() -> None:

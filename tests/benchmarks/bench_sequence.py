@@ -39,7 +39,7 @@ BYTES = 2
 def floors(trainer: Trainer, flops: float, bandwidth: float) -> tuple[float, float]:
     """Seconds of an epoch's products (forward, and twice that backward), and of its logits' way through memory."""
     width, n_layers = trainer.config.width, trainer.config.n_layers
-    sight = 2 * trainer.model.encoder.block
+    sight = 2 * trainer.model.encoder.block_size
     per_event = n_layers * (24 * width**2 + 6 * sight * width) + 2 * len(trainer.touched) * width
     n_logits = trainer.n_predicted * len(trainer.touched)
     return 3 * per_event * trainer.n_predicted / flops, N_PASSES * BYTES * n_logits / bandwidth

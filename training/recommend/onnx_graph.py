@@ -127,7 +127,7 @@ def _attended(graph: Graph, block: "Block", x: str, ends: str) -> str:
 def _averaged(graph: Graph, block: "Block", x: str, ends: str) -> str:
     """The moving averages, times their share."""
     width, length = block.mixed.weight.shape[0], block.distance_bias_HL.shape[1]
-    n_averages = len(block.average_bias_GL)
+    n_averages = len(block.average_bias_GS)
     parts = graph.add("Reshape", x, graph.integers(0, 0, n_averages, width // n_averages))
     weights = _up_to(graph, block.averages_GBK(length)[..., length:] * block.moving_average, ends)
     averaged = graph.add("MatMul", weights, graph.add("Transpose", parts, perm=[0, 2, 1, 3]))

@@ -10,8 +10,8 @@ Histories lie end to end on a tape that is cut into blocks no shorter than the l
 lies in its own block and the one before. Nothing is padded but a tape's end, and all tapes are of one length, so that a
 GPU records a step once and then repeats it.
 
-Shapes: T events of a tape, N blocks of B events, K = 2 B events within sight of a block, L distances, D width, H heads,
-G averages, V items, C candidates of a step.
+Shapes: T events of a tape, N blocks of B events (N people where they are ranked for), K = 2 B events within sight of a
+block, L distances, S of them averaged over, D width, H heads or G averages of E each, V items, C candidates of a step.
 """
 
 import copy
@@ -42,8 +42,8 @@ SPAN = 16
 """Events over which moving averages run."""
 N_AVERAGES = 8
 """Parts of an event's vector that are averaged each with its own weights, where the width can be so divided."""
-EVENTS_AT_ONCE = 2**16
-"""So many are read at once where nothing is learned."""
+PAIRS_AT_ONCE = 2**23
+"""So many events within sight of one another are read at once where nothing is learned."""
 WARM_UP = 0.03
 """Share of the steps in which the step size rises."""
 N_HELD = 2000
@@ -85,8 +85,8 @@ class Block(nn.Module):
         self.narrow = nn.Linear(4 * width, width)
         self.norm_attention, self.norm_feed_forward = nn.LayerNorm(width), nn.LayerNorm(width)
         self.distance_bias_HL = nn.Parameter(torch.zeros(config.n_heads, config.max_length))
-        rates_G = torch.linspace(0.1, 1.5, math.gcd(N_AVERAGES, width))
-        self.average_bias_GL = nn.Parameter(-rates_G[:, None] * torch.arange(min(SPAN, config.max_length)))
+        rates_G = torch.linspace(0.1, 1.5, math.gcd(N_AVERAGES, width))  # from nearly even to nearly the last one alone
+        self.average_bias_GS = nn.Parameter(-rates_G[:, None] * torch.arange(min(SPAN, config.max_length)))
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -112,7 +112,7 @@ class Block(nn.Module):
 
     def _averaged(self, x_TD: Tensor, is_own_N1BK: Tensor) -> Tensor:
         n_blocks, _, block, _ = is_own_N1BK.shape
-        x_NGBE = x_TD.view(n_blocks, block, len(self.average_bias_GL), -1).transpose(1, 2)
+        x_NGBE = x_TD.view(n_blocks, block, len(self.average_bias_GS), -1).transpose(1, 2)
         averaged_NGBE = (self.averages_GBK(block).to(x_TD.dtype) * is_own_N1BK) @ in_sight(x_NGBE)
         return averaged_NGBE.transpose(1, 2).reshape(x_TD.shape)
 
@@ -122,7 +122,7 @@ class Block(nn.Module):
 
     def averages_GBK(self, block: int) -> Tensor:
         """With what weight each event of a block hears each within sight; those before a history count nothing."""
-        return by_distance(self.average_bias_GL.softmax(-1), block, 0.0)
+        return by_distance(self.average_bias_GS.softmax(-1), block, 0.0)
 
     def _dropped(self, x: Tensor) -> Tensor:
         return dropped(x, self.dropout) if self.training else x
@@ -153,15 +153,15 @@ class Encoder(nn.Module):
     def __init__(self, config: SequenceConfig) -> None:
         super().__init__()
         self.dropout = config.dropout
-        self.block = -(-config.max_length // 16) * 16
+        self.block_size = -(-config.max_length // 16) * 16  # tensor cores multiply sixteen by sixteen
         self.norm = nn.LayerNorm(config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        place = torch.arange(2 * self.block)
-        self.register_buffer("distance_BK", place[self.block :, None] - place, persistent=False)
+        place = torch.arange(2 * self.block_size)
+        self.register_buffer("distance_BK", place[self.block_size :, None] - place, persistent=False)
 
     def forward(self, events_TD: Tensor, n_before_T: Tensor) -> Tensor:
-        """T, a multiple of ``block``, events of which each has ``n_before`` earlier ones of its own history."""
-        is_own_N1BK = self.distance_BK <= n_before_T.view(-1, 1, self.block, 1)
+        """T, a multiple of ``block_size``, events of which each has ``n_before`` earlier ones of its own history."""
+        is_own_N1BK = self.distance_BK <= n_before_T.view(-1, 1, self.block_size, 1)
         x_TD = self.norm(events_TD)
         if self.training:
             x_TD = dropped(x_TD, self.dropout)
@@ -242,9 +242,9 @@ class CrossEntropy(torch.autograd.Function):
         n_rows = LOGITS_AT_ONCE[states.device.type] // len(items) + 1
         for start in range(0, len(states), n_rows):
             rows = slice(start, start + n_rows)
-            own = (torch.arange(len(targets_T[rows]), device=states.device), targets_T[rows])
             p = (states[rows] @ items.T).exp_()
             if inclusion_C is not None:
+                own = (torch.arange(len(p), device=p.device), targets_T[rows])
                 own_p = p[own]
                 p /= inclusion_C.to(dtype)
                 p[own] = own_p
@@ -288,6 +288,8 @@ class Trainer:
         torch.manual_seed(seed)
         attributes = log.attributes if config.attributes and len(log.attributes.items) else None
         self.model = Transformer(log.n_items, attributes, config).to(self.device)
+        is_repeatable = device.name == "cuda" and not config.n_negatives and parallel.n_processes() == 1
+        self.recorded = Recorded() if is_repeatable else None
         self.optimizer = self._optimizer()
         self.histories = log.histories
         self.items = torch.from_numpy(log.histories.items.astype(np.int64)).to(self.device)
@@ -295,13 +297,14 @@ class Trainer:
         self.weights = events.weights[log.histories.kinds]
         self.n_predicted = int(np.maximum(log.histories.lengths - 1, 0).sum())
         self.steps_per_epoch = max(1, round(self.n_predicted / config.batch_size))
-        self.shares = torch.bincount(self.items, minlength=log.n_items) / max(1, len(self.items))
+        is_told = self.weights > 0
+        is_told[log.histories.starts[:-1]] = False
+        told = self.items[torch.from_numpy(is_told).to(self.device)]
+        self.shares = torch.bincount(told, minlength=log.n_items) / max(1, len(told))
         self.touched = torch.unique(self.items)
         untouched = torch.ones(log.n_items, dtype=torch.bool, device=self.device)
         untouched[self.touched] = False
         self.model.items.data[untouched] = 0
-        is_repeatable = device.name == "cuda" and not config.n_negatives and parallel.n_processes() == 1
-        self._learn = Recorded(self._learned) if is_repeatable else self._learned
         self.step, self.n_epochs = 0, 0
         self.best: dict[str, Any] = {"quality": -1.0, "n_epochs": 0, "model": {}}
 
@@ -320,7 +323,7 @@ class Trainer:
             return
         starts, lengths = stretches(self.histories, self.config.max_length, rng)
         order, n_processes = rng.permutation(len(starts)), parallel.n_processes()
-        n_tapes, block = self.steps_per_epoch * n_processes, self.model.encoder.block
+        n_tapes, block = self.steps_per_epoch * n_processes, self.model.encoder.block_size
         tapes = laid(starts[order], lengths[order], n_tapes, block)
         weights = np.where(tapes.is_event, self.weights[tapes.places + 1], np.float32(0))
         weights = weights.reshape(self.steps_per_epoch, n_processes, -1)
@@ -338,13 +341,15 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"].fill_(self.config.learning_rate * self._schedule())
         self.step += 1
-        return self._learn(places_T, n_before_T, weights_T)
+        if self.recorded is not None:
+            return self.recorded(self._learned, places_T, n_before_T, weights_T)
+        return self._learned(places_T, n_before_T, weights_T)
 
     def asked(self, histories: Histories, wanted: NDArray[np.int32]) -> "Asked":
         """What ``ndcg`` asks: of each history, which item follows; of shape (n_users,)."""
         recent = histories.last(self.config.max_length)
-        n_tapes = -(-len(recent) // EVENTS_AT_ONCE)
-        tapes = laid(recent.starts[:-1], recent.lengths, n_tapes, self.model.encoder.block)
+        block = self.model.encoder.block_size
+        tapes = laid(recent.starts[:-1], recent.lengths, -(-2 * block * len(recent) // PAIRS_AT_ONCE), block)
         is_end = tapes.is_event & (np.roll(tapes.n_before, -1, 1) == 0)
         read = recent.items[tapes.places], recent.kinds[tapes.places], tapes.n_before, is_end
         on_device = [tuple(map(self._on_device, tape)) for tape in zip(*read, strict=True)]
@@ -385,9 +390,8 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["lr"].to(self.device)
+        own_groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict(state["optimizer"] | {"param_groups": own_groups})
         self.step, self.n_epochs, self.best = state["step"], state["n_epochs"], state["best"]
 
     def _learned(self, places_T: Tensor, n_before_T: Tensor, weights_T: Tensor) -> Tensor:
@@ -399,17 +403,17 @@ class Trainer:
         return loss.detach()
 
     def _loss(self, places_T: Tensor, n_before_T: Tensor, weights_T: Tensor) -> Tensor:
-        table_VD, targets_T, inclusion_C = self.model.item_table(), self.items[places_T + 1], None
+        table_VD, targets_T = self.model.item_table(), self.items[places_T + 1]
         states_TD = self._states(self.items[places_T], self.kinds[places_T], n_before_T, table_VD)
         if self.config.n_negatives:
             is_told_T = weights_T > 0
             states_TD, targets_T, weights_T = states_TD[is_told_T], targets_T[is_told_T], weights_T[is_told_T]
-            candidates, places_T, inclusion_C = self._candidates(targets_T)
+            candidates, columns_T, inclusion_C = self._candidates(targets_T)
         else:
-            candidates, places_T = self.touched, torch.searchsorted(self.touched, targets_T)
+            candidates, columns_T, inclusion_C = self.touched, torch.searchsorted(self.touched, targets_T), None
         states_TD = functional.normalize(states_TD, dim=1) / self.config.temperature
         items_CD = functional.normalize(functional.embedding(candidates, table_VD), dim=1)
-        loss: Tensor = CrossEntropy.apply(states_TD, items_CD, places_T, weights_T, inclusion_C)
+        loss: Tensor = CrossEntropy.apply(states_TD, items_CD, columns_T, weights_T, inclusion_C)
         return loss
 
     def _states(self, items_T: Tensor, kinds_T: Tensor, n_before_T: Tensor, table_VD: Tensor) -> Tensor:
@@ -451,33 +455,29 @@ class Trainer:
             ],
             lr=torch.zeros((), device=self.device),
             fused=True,
-            capturable=self.device.type == "cuda",
+            capturable=self.recorded is not None,
         )
 
 
 class Recorded:
-    """A function of tensors of one shape whose kernels a GPU records at the fourth call and from then on repeats.
-
-    What it gives is its own until the next call.
-    """
+    """Calls a function of tensors of one shape; a GPU records its kernels at the fourth call and then repeats them."""
 
     N_EAGER = 3
     """Calls in which what is made once (the optimiser's state, the libraries' handles) is made."""
 
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        self.function = function
+    def __init__(self) -> None:
         self.n_calls = 0
         self.inputs: list[Tensor] = []
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         self.n_calls += 1
         if self.n_calls <= self.N_EAGER:
-            return self.function(*inputs)
+            return function(*inputs)
         if not self.inputs:
             self.inputs = [torch.empty_like(given) for given in inputs]
             self.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph):
-                self.output = self.function(*self.inputs)
+                self.output = function(*self.inputs)
         for own, given in zip(self.inputs, inputs, strict=True):
             own.copy_(given)
         self.graph.replay()
@@ -517,12 +517,12 @@ def laid(starts: NDArray[np.int64], lengths: NDArray[np.int64], n_tapes: int, bl
     array([[0, 1, 5, 6, 7, 0, 0, 0],
            [9, 0, 0, 0, 0, 0, 0, 0]])
     """
+    n_events = int(lengths.sum())
     begins = np.cumsum(lengths) - lengths
-    share = max(1, -(-int(lengths.sum()) // max(1, n_tapes)))
-    tape = begins // share
+    tape = begins * n_tapes // max(1, n_events)
     column = begins - begins[np.searchsorted(tape, tape)]
-    shape = n_tapes, -(-(share + block) // block) * block
-    n_before = np.arange(lengths.sum()) - np.repeat(begins, lengths)
+    shape = n_tapes, (n_events // max(1, n_tapes) // block + 2) * block
+    n_before = np.arange(n_events) - np.repeat(begins, lengths)
     where = np.repeat(tape * shape[1] + column, lengths) + n_before
     tapes = Tapes(np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, bool))
     tapes.places.flat[where] = np.repeat(starts, lengths) + n_before

@@ -166,6 +166,10 @@ def test_held_out_events_are_ranked_as_they_are_scored(fitted: Sequence) -> None
     for _ in range(config.n_epochs):
         trainer.epoch()
     assert trainer.ndcg(asked) > max(before, 0.95)
+    scores = transformer.exported([trainer.model], config).scores(histories)
+    places = (scores >= scores[np.arange(len(wanted)), wanted][:, None]).sum(1)
+    gains = np.where(places <= 10, 1 / np.log2(places + 1), 0)
+    assert trainer.ndcg(asked) == pytest.approx(gains.mean(), abs=1e-3)
 
 
 def test_members_are_scored_side_by_side() -> None:
@@ -251,22 +255,29 @@ def test_where_a_history_lies_on_its_tape_changes_nothing() -> None:
         torch.testing.assert_close(encoder(tape, n_before)[before : before + 8], expected)
 
 
-def test_the_graph_computes_what_the_encoders_do() -> None:
+@pytest.mark.parametrize("moving_average", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("max_length", [1, 8, 17])
+def test_the_graph_computes_what_the_encoders_do(max_length: int, moving_average: float) -> None:
     import onnxruntime
 
-    encoders = [Encoder(SMALL).eval() for _ in range(2)]
+    config = SMALL.model_copy(update={"max_length": max_length, "moving_average": moving_average})
+    encoders = [Encoder(config).eval() for _ in range(2)]
     for encoder in encoders:
         for block in encoder.blocks:
             torch.nn.init.normal_(block.distance_bias_HL)
-            torch.nn.init.normal_(block.average_bias_GL)
+            torch.nn.init.normal_(block.average_bias_GS)
     session = onnxruntime.InferenceSession(onnx_graph.written(encoders))
-    events, last = torch.randn(5, 6, 32), torch.tensor([0, 5, 2, 3, 1])
-    found = session.run(["direction"], {"events": events.numpy(), "last": last.numpy()})[0]
-    ends = torch.arange(5) * 16 + last
-    tape = functional.pad(events, (0, 0, 0, 10)).flatten(0, 1)
-    states = [encoder(x, torch.arange(80) % 16)[ends] for encoder, x in zip(encoders, tape.chunk(2, 1), strict=True)]
-    expected = torch.cat([functional.normalize(state, dim=1) for state in states], 1)
-    np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-5)
+    block_size = encoders[0].block_size
+    for length in {1, max_length}:
+        events, last = torch.randn(length, length, 32), torch.arange(length)
+        found = session.run(["direction"], {"events": events.numpy(), "last": last.numpy()})[0]
+        tape = functional.pad(events, (0, 0, 0, block_size - length)).flatten(0, 1)
+        n_before = torch.arange(len(tape)) % block_size
+        states = [
+            encoder(x, n_before)[last * (block_size + 1)] for encoder, x in zip(encoders, tape.chunk(2, 1), strict=True)
+        ]
+        expected = torch.cat([functional.normalize(state, dim=1) for state in states], 1)
+        np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-5)
 
 
 def test_a_table_by_distance_holds_each_value_at_its_distance() -> None:
@@ -304,6 +315,34 @@ def test_every_event_but_each_first_is_predicted_once(max_length: int) -> None:
     predicted = np.concatenate([start + 1 + np.arange(n) for start, n in zip(starts, lengths, strict=True)])
     expected = np.setdiff1d(np.arange(len(histories)), histories.starts[:-1])
     np.testing.assert_array_equal(np.sort(predicted), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_recorded_step_learns_what_a_step_does() -> None:
+    config = SMALL.model_copy(update={"dropout": 0.0, "n_epochs": 3})
+    plain, recorded = (Trainer(counting_log(), config, EVENTS, choose("cuda"), seed=0) for _ in range(2))
+    plain.recorded = None
+    expected, found = ([trainer.epoch() for _ in range(config.n_epochs)] for trainer in (plain, recorded))
+    assert found == pytest.approx(expected, rel=1e-2)
+
+
+@pytest.mark.parametrize("n_processes", [1, 3])
+def test_the_tapes_of_a_step_weigh_one_and_tell_every_target_once(
+    n_processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(counting_log(), SMALL, EVENTS, CPU, seed=0)
+    monkeypatch.setattr(transformer.parallel, "n_processes", lambda: n_processes)
+    by_process = []
+    for rank in range(n_processes):
+        monkeypatch.setattr(transformer.parallel, "rank", lambda rank=rank: rank)
+        by_process.append(list(trainer.tapes(np.random.default_rng(0))))
+    assert {len(tapes) for tapes in by_process} == {trainer.steps_per_epoch}
+    for step in zip(*by_process, strict=True):
+        assert sum(weights.sum().item() for _, _, weights in step) == pytest.approx(1)
+    told = [places[weights > 0] + 1 for tapes in by_process for places, _, weights in tapes]
+    histories = trainer.histories
+    expected = np.setdiff1d(np.arange(len(histories)), histories.starts[:-1])
+    np.testing.assert_array_equal(np.sort(torch.cat(told).numpy()), expected)
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
