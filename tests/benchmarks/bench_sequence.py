@@ -5,9 +5,9 @@
 
 The floors are what the same steps would take of the device's matrix products at ``--flops`` per second, and of its
 memory at ``--bytes`` per second where the logits alone are counted: written, turned into probabilities, summed, and
-read by the two products of the gradient. The rates are those of an H100 by a product of 8,192 x 8,192 in bfloat16 and by
-a copy; a kernel that never writes the logits could go below the second floor. The quality is of the whole catalogue, with what people had taken before. The
-last line is one JSON object.
+read by the two products of the gradient. The rates are an H100's, by a product of 8,192 x 8,192 in bfloat16 and by a
+copy; a kernel that never writes the logits could go below the second floor. The quality is of the whole catalogue, with
+what people had taken before. The last line is one JSON object.
 """
 
 import argparse
