@@ -97,11 +97,14 @@ def theirs(peers: str, data: Log, asked: np.ndarray, options: list[int]) -> list
         command = [peers, str(Path(__file__).with_name("peers.py")), str(path), *map(str, options)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
             assert running.stdout is not None
-            lines = [line for line in running.stdout if line.startswith("{")]
+            found = []
+            for line in running.stdout:
+                if line.startswith("{"):
+                    print(line, end="", flush=True)
+                    found.append(json.loads(line))
         if running.returncode:
             raise SystemExit(f"the peers failed: run {' '.join(command)} to see why")
-    sys.stdout.writelines(lines)
-    return [json.loads(line) for line in lines]
+    return found
 
 
 def main() -> None:
