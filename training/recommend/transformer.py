@@ -298,7 +298,7 @@ class Trainer:
         self.n_predicted = int(np.maximum(log.histories.lengths - 1, 0).sum())
         self.steps_per_epoch = max(1, round(self.n_predicted / config.batch_size))
         is_told = self.weights > 0
-        is_told[log.histories.starts[:-1]] = False
+        is_told[log.histories.starts[:-1][log.histories.lengths > 0]] = False
         told = self.items[torch.from_numpy(is_told).to(self.device)]
         self.shares = torch.bincount(told, minlength=log.n_items) / max(1, len(told))
         self.touched = torch.unique(self.items)
