@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from training.recommend.transformer import Block, Encoder
+    from training.recommend.encoder import Block, Encoder
 
 OPSET = 20
 """The first with Gelu."""

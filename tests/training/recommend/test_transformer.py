@@ -18,8 +18,10 @@ from serving.artifact import Artifact, Draft
 from serving.sequence import Sequence
 from training.device import choose
 from training.recommend import onnx_graph, transformer
+from training.recommend.encoder import Encoder, by_distance, dropped
 from training.recommend.sequence import SequenceConfig, fit
-from training.recommend.transformer import CrossEntropy, Encoder, Trainer, by_distance, dropped, laid, stretches
+from training.recommend.tapes import laid, stretches
+from training.recommend.transformer import CrossEntropy, Trainer
 
 N_ITEMS = 12
 EVENTS = EventWeights(np.array([0.1, 0.5, 1.0], np.float32), np.full(3, 90.0, np.float32))
