@@ -18,9 +18,8 @@ from serving.artifact import Artifact, Draft
 from serving.sequence import Sequence
 from training.device import choose
 from training.recommend import onnx_graph, transformer
-from training.recommend.encoder import Encoder, by_distance, dropped
+from training.recommend.encoder import Encoder
 from training.recommend.sequence import SequenceConfig, fit
-from training.recommend.tapes import laid, stretches
 from training.recommend.transformer import CrossEntropy, Trainer
 
 N_ITEMS = 12
@@ -227,36 +226,6 @@ def test_drawn_items_stand_for_the_whole_catalogue() -> None:
     assert torch.stack(estimates).mean() == pytest.approx(values.sum().item(), rel=0.03)
 
 
-def test_later_events_change_nothing_before_them() -> None:
-    encoder = Encoder(SMALL).eval()
-    events = torch.randn(16, 16)
-    changed = events.clone()
-    changed[5:] = 9.0
-    n_before = torch.arange(16).clamp(max=7)
-    torch.testing.assert_close(encoder(events, n_before)[:5], encoder(changed, n_before)[:5])
-
-
-def test_a_history_hears_nothing_of_the_one_before_it() -> None:
-    encoder = Encoder(SMALL).eval()
-    events = torch.randn(32, 16)
-    changed = events.clone()
-    changed[:13] = 9.0
-    n_before = torch.cat([torch.arange(13), torch.arange(8), torch.arange(11)]).clamp(max=7)
-    found, otherwise = encoder(events, n_before), encoder(changed, n_before)
-    torch.testing.assert_close(found[13:], otherwise[13:])
-    assert not torch.allclose(found[:13], otherwise[:13])
-
-
-def test_where_a_history_lies_on_its_tape_changes_nothing() -> None:
-    encoder = Encoder(SMALL).eval()
-    events = torch.randn(8, 16)
-    expected = encoder(torch.cat([events, torch.randn(8, 16)]), torch.arange(8).repeat(2))[:8]
-    for before in (1, 9, 16, 23):
-        tape, n_before = torch.randn(32, 16), torch.zeros(32, dtype=torch.int64)
-        tape[before : before + 8], n_before[before : before + 8] = events, torch.arange(8)
-        torch.testing.assert_close(encoder(tape, n_before)[before : before + 8], expected)
-
-
 @pytest.mark.parametrize("moving_average", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("max_length", [1, 8, 17])
 def test_the_graph_computes_what_the_encoders_do(max_length: int, moving_average: float) -> None:
@@ -280,43 +249,6 @@ def test_the_graph_computes_what_the_encoders_do(max_length: int, moving_average
         ]
         expected = torch.cat([functional.normalize(state, dim=1) for state in states], 1)
         np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-5)
-
-
-def test_a_table_by_distance_holds_each_value_at_its_distance() -> None:
-    values = torch.rand(3, 5)
-    table = by_distance(values, 6, -1.0)
-    for event in range(6):
-        for seen in range(12):
-            distance = 6 + event - seen
-            expected = values[:, distance] if 0 <= distance < 5 else torch.full((3,), -1.0)
-            assert torch.equal(table[:, event, seen], expected)
-
-
-@pytest.mark.parametrize("n_tapes", [1, 3, 7])
-def test_every_stretch_lies_whole_on_one_tape(n_tapes: int) -> None:
-    lengths = np.random.default_rng(0).integers(1, 9, 40)
-    starts = np.arange(40) * 100
-    tapes = laid(starts, lengths, n_tapes, 8)
-    assert tapes.is_event.sum() == lengths.sum()
-    assert tapes.places.shape[1] % 8 == 0
-    beginnings = tapes.is_event & (tapes.n_before == 0)
-    order = np.searchsorted(starts, tapes.places[beginnings])
-    np.testing.assert_array_equal(order, np.arange(40))
-    for tape, column, stretch in zip(*np.nonzero(beginnings), order, strict=True):
-        columns = slice(column, column + lengths[stretch])
-        np.testing.assert_array_equal(tapes.places[tape, columns], starts[stretch] + np.arange(lengths[stretch]))
-        np.testing.assert_array_equal(tapes.n_before[tape, columns], np.arange(lengths[stretch]))
-
-
-@pytest.mark.parametrize("max_length", [1, 3, 50])
-def test_every_event_but_each_first_is_predicted_once(max_length: int) -> None:
-    histories = counting_log().histories
-    starts, lengths = stretches(histories, max_length, np.random.default_rng(3))
-    assert (lengths >= 1).all()
-    assert (lengths <= max_length).all()
-    predicted = np.concatenate([start + 1 + np.arange(n) for start, n in zip(starts, lengths, strict=True)])
-    expected = np.setdiff1d(np.arange(len(histories)), histories.starts[:-1])
-    np.testing.assert_array_equal(np.sort(predicted), expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -345,14 +277,6 @@ def test_the_tapes_of_a_step_weigh_one_and_tell_every_target_once(
     histories = trainer.histories
     expected = np.setdiff1d(np.arange(len(histories)), histories.starts[:-1])
     np.testing.assert_array_equal(np.sort(torch.cat(told).numpy()), expected)
-
-
-def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
-    torch.manual_seed(0)
-    kept = dropped(torch.ones(100_003), 0.25)
-    assert (kept == 0).float().mean() == pytest.approx(0.25, abs=0.01)
-    assert kept.mean() == pytest.approx(1, abs=0.01)
-    assert torch.equal(dropped(kept, 0.0), kept)
 
 
 def test_heads_must_divide_the_width() -> None:
