@@ -35,7 +35,7 @@ class Recommender:
         self.repeats: bool = settings["repeats"]
         self.blend: dict[Question, dict[str, float]] = settings["blend"]
         self.tiers: dict[str, Tier] = {name: tiers.load(artifact, name, CLASSES[name]) for name in settings["tiers"]}
-        self.reranker = Reranker.load(artifact) if settings["is_reranked"] else None
+        self.reranker = Reranker.load(artifact, self.tiers) if settings["is_reranked"] else None
         self._item_index = {item_id: index for index, item_id in enumerate(self.item_ids)}
         self._user_index = {user_id: index for index, user_id in enumerate(self.user_ids)}
 

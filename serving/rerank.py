@@ -1,6 +1,6 @@
 """Puts the blend's best items in a better order, by what is known of person, item and both together."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from features.histories import KINDS, Histories
 from serving.artifact import Artifact, Draft
-from serving.tiers import Scores
+from serving.tiers import Neighbours, Scores
 from serving.trees import Trees
 
 ITEM_FEATURES = (
@@ -39,6 +39,10 @@ PAIR_FEATURES = (
 """What is computed for each person and candidate."""
 
 
+LINK_FEATURES = ("strongest_link", "second_link", "third_link")
+"""Of each tier of neighbours, how alike a candidate is to those items of the history that it is most alike."""
+
+
 @dataclass(frozen=True, slots=True)
 class Items:
     """What the order of candidates is learned from, by item.
@@ -57,18 +61,31 @@ class Items:
         return self.features[:, ITEM_FEATURES.index(name)]
 
 
-def names(tiers: Mapping[str, object]) -> list[str]:
+def neighbours_among(tiers: Mapping[str, object]) -> dict[str, Neighbours]:
+    """The tiers that know of each item which others go with it."""
+    return {name: tier for name, tier in tiers.items() if isinstance(tier, Neighbours)}
+
+
+def names(parts: Iterable[str], neighbours: Iterable[str]) -> list[str]:
     """The features of a candidate in their order."""
-    return [*(f"{kind}.{tier}" for kind in ("score", "rank") for tier in tiers), *PAIR_FEATURES, *ITEM_FEATURES]
+    scores = [f"{kind}.{tier}" for kind in ("score", "rank") for tier in parts]
+    links = [f"{kind}.{tier}" for tier in neighbours for kind in LINK_FEATURES]
+    return [*scores, *PAIR_FEATURES, *links, *ITEM_FEATURES]
 
 
 def candidate_features(
-    histories: Histories, candidates: NDArray[np.int64], parts: Mapping[str, Scores], total: Scores, items: Items
+    histories: Histories,
+    candidates: NDArray[np.int64],
+    parts: Mapping[str, Scores],
+    total: Scores,
+    neighbours: Mapping[str, Neighbours],
+    items: Items,
 ) -> NDArray[np.float64]:
     """The features of each person's candidates, float64, shape (n_users, n_candidates, n_features).
 
     candidates : int64, shape (n_users, n_candidates)
     parts, total : what each tier adds to the blend and the blend itself, shape (n_users, n_items)
+    neighbours : as from ``neighbours_among``
     """
     scores = [np.take_along_axis(part, candidates, 1) for part in parts.values()]
     blended = np.take_along_axis(total, candidates, 1)
@@ -83,7 +100,8 @@ def candidate_features(
             *_of_person(histories, candidates.shape[1]),
         ]
     columns: list[NDArray[Any]] = [*scores, *map(_ranks, scores), *pairs]
-    return np.concatenate([np.stack(columns, 2), items.features[candidates]], 2)
+    links = [tier.links(histories, candidates, len(LINK_FEATURES)) for tier in neighbours.values()]
+    return np.concatenate([np.stack(columns, 2), *links, items.features[candidates]], 2)
 
 
 def _ranks(scores: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -154,19 +172,21 @@ class Reranker:
     """
 
     items: Items
+    neighbours: Mapping[str, Neighbours]
     trees: Trees
     n_candidates: int
 
     @classmethod
-    def load(cls, artifact: Artifact) -> Self:
+    def load(cls, artifact: Artifact, tiers: Mapping[str, object]) -> Self:
         settings = artifact.json("reranker")
         items = Items(artifact.array("reranker.features"), artifact.array("reranker.values"), settings["n_values"])
-        return cls(items, Trees.from_text(artifact.text("reranker")), settings["n_candidates"])
+        trees = Trees.from_text(artifact.text("reranker"))
+        return cls(items, neighbours_among(tiers), trees, settings["n_candidates"])
 
     def reranked(self, histories: Histories, parts: Mapping[str, Scores], total: Scores) -> Scores:
         """The blended scores with those of the candidates in the learned order, shape (n_users, n_items)."""
         candidates = best_of_each(total, self.n_candidates)
-        features = candidate_features(histories, candidates, parts, total, self.items)
+        features = candidate_features(histories, candidates, parts, total, self.neighbours, self.items)
         gains = self.trees.predict(features.reshape(-1, features.shape[2])).reshape(candidates.shape)
         steps = (1 / (2 + _ranks(gains))).astype(np.float32)
         shown = np.take_along_axis(total, candidates, 1)

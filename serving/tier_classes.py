@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving.factors import Factors
+from serving.pooled import Pooled
 from serving.repeat import Repeat
 from serving.sequence import Sequence
 from serving.tiers import Neighbours, PopularAlike, Popularity
@@ -15,6 +16,7 @@ CLASSES: Mapping[str, type[Any]] = {
     "linear": Neighbours,
     "als": Factors,
     "bpr": Factors,
+    "pooled": Pooled,
     "repeat": Repeat,
     "sequence": Sequence,
 }

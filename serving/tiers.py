@@ -143,6 +143,26 @@ class Neighbours:
         flat = np.bincount(to.ravel(), found.ravel(), histories.n_users * n_items)
         return flat.reshape(histories.n_users, n_items).astype(np.float32)
 
+    def links(self, histories: Histories, candidates: NDArray[np.int64], n: int) -> Scores:
+        """The similarities of each candidate to the items of the history, the ``n`` largest, largest first.
+
+        candidates : int64, shape (n_users, n_candidates), each once per user
+        Returns float32, shape (n_users, n_candidates, n); zero where there are fewer.
+        """
+        n_items, n_users = len(self.neighbours), histories.n_users
+        users, items = np.divmod(np.unique(histories.users * n_items + histories.items), n_items)
+        cells = np.full((n_users, n_items), -1, np.int32)
+        np.put_along_axis(cells, candidates, np.arange(candidates.size).reshape(candidates.shape), 1)
+        cell, similarity = cells[users[:, None], self.neighbours[items]], self.similarities[items]
+        is_link = (cell >= 0) & (similarity > 0)
+        cell, similarity = cell[is_link], similarity[is_link]
+        order = np.lexsort((-similarity, cell))
+        cell, similarity = cell[order], similarity[order]
+        place = np.arange(len(cell)) - np.searchsorted(cell, cell)
+        found = np.zeros((candidates.size, n), np.float32)
+        found[cell[place < n], place[place < n]] = similarity[place < n]
+        return found.reshape(*candidates.shape, n)
+
     def _weights(self, histories: Histories) -> NDArray[np.float32]:
         """What each event counts, float32, shape (n,)."""
         moment, lengths = moments(histories), histories.lengths

@@ -10,6 +10,7 @@ from training.config import Config, PositiveFloat, PositiveInt
 from training.recommend.cooccurrence import CooccurrenceConfig
 from training.recommend.factors import AlsConfig, BprConfig
 from training.recommend.linear import LinearConfig
+from training.recommend.pooled import PooledConfig
 from training.recommend.popularity import PopularAlikeConfig, PopularityConfig
 from training.recommend.repeat import RepeatConfig
 from training.recommend.rerank import RerankConfig
@@ -50,6 +51,7 @@ class TiersConfig(Config):
     linear: LinearConfig | None = None
     als: AlsConfig | None = None
     bpr: BprConfig | None = None
+    pooled: PooledConfig | None = None
     repeat: RepeatConfig | None = None
     sequence: SequenceConfig | None = None
 

@@ -129,10 +129,9 @@ class Fitting:
         if settings is None or personal is None:
             return Combination(weights, None)
         items = self._items(unseen.past)
-        used = {name: weight for name, weight in weights["personal"].items() if weight}
         shown = rerank.shown_in(unseen, personal.user_ids, self.item_ids)
-        found = rerank.table(fitted, used, personal, shown, items, repeats, settings.n_candidates)
-        return Combination(weights, rerank.fit(found, used, settings))
+        found = rerank.table(fitted, weights["personal"], personal, shown, items, repeats, settings.n_candidates)
+        return Combination(weights, rerank.fit(found, settings))
 
     def model(self, fitted: Mapping[str, Tier], combination: Combination) -> RecommendModel:
         known, order = log(self.window.past, self.window.as_of, self.item_ids), None

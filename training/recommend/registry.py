@@ -18,6 +18,7 @@ FITTED_BY: Mapping[str, str] = {
     "linear": "linear.fit",
     "als": "factors.fit_als",
     "bpr": "factors.fit_bpr",
+    "pooled": "pooled.fit",
     "repeat": "repeat.fit",
     "sequence": "sequence.fit",
 }

@@ -21,7 +21,7 @@ from features.engine import Engine
 from features.histories import Attributes
 from features.windows import Window
 from serving.recommend import standardised, total_of
-from serving.rerank import ITEM_FEATURES, Items, best_of_each, candidate_features, names
+from serving.rerank import ITEM_FEATURES, Items, best_of_each, candidate_features, names, neighbours_among
 from serving.tiers import Tier
 from training.config import BoosterConfig, Config, PositiveInt
 from training.recommend.blend import Asked, ndcg
@@ -50,12 +50,14 @@ class RerankConfig(Config):
 class Table:
     """Candidates with their features, person by person.
 
+    names : of the features
     features : float64, shape (n_users, n_candidates, n_features)
     relevant : bool, shape (n_users, n_candidates)
     n_relevant : int64, shape (n_users,), candidates or not
     shown : int32, shape (n_users, n_candidates), as from ``Shown.of``
     """
 
+    names: list[str]
     features: NDArray[np.float64]
     relevant: NDArray[np.bool_]
     n_relevant: NDArray[np.int64]
@@ -138,25 +140,25 @@ def table(
 ) -> Table:
     """The blend's ``n`` best items for each question, with their features and whether they were right."""
     features, relevant, places = [], [], []
+    used, neighbours = [name for name, weight in weights.items() if weight], neighbours_among(tiers)
     for start in range(0, asked.histories.n_users, CHUNK):
         people = np.arange(start, min(start + CHUNK, asked.histories.n_users))
         histories = asked.histories.take(people)
-        parts = {
-            name: np.float32(weight) * standardised(tiers[name].scores(histories))
-            for name, weight in weights.items()
-            if weight
-        }
+        parts = {name: np.float32(weights[name]) * standardised(tiers[name].scores(histories)) for name in used}
         total = total_of(parts)
         if not repeats:
             total[histories.users, histories.items] = -np.inf
         candidates = best_of_each(total, n)
-        features.append(candidate_features(histories, candidates, parts, total, items))
+        features.append(candidate_features(histories, candidates, parts, total, neighbours, items))
         relevant.append(np.isin(people[:, None] * asked.n_items + candidates, asked.relevant))
         places.append(shown.of(people, candidates, asked.n_items))
-    return Table(np.concatenate(features), np.concatenate(relevant), asked.n_relevant, np.concatenate(places))
+    feature_names = names(used, neighbours)
+    return Table(
+        feature_names, np.concatenate(features), np.concatenate(relevant), asked.n_relevant, np.concatenate(places)
+    )
 
 
-def fit(found: Table, tiers: Mapping[str, object], config: RerankConfig, seed: int = 0) -> str | None:
+def fit(found: Table, config: RerankConfig, seed: int = 0) -> str | None:
     """The trees as text; None unless they gain NDCG@10 on held-out people by more than two of its standard errors."""
     rng = np.random.default_rng(seed)
     lot, has_any = rng.random(len(found.relevant)), found.relevant.any(axis=1)
@@ -164,7 +166,6 @@ def fit(found: Table, tiers: Mapping[str, object], config: RerankConfig, seed: i
     learned, stopping = has_any & ~stopping & ~deciding, has_any & stopping
     if not (learned.any() and stopping.any() and deciding.any()):
         return None
-    feature_names = names(tiers)
     booster = config.booster.model_dump(exclude={"n_trees"})
     trained = lgb.train(
         {
@@ -178,26 +179,26 @@ def fit(found: Table, tiers: Mapping[str, object], config: RerankConfig, seed: i
             "deterministic": True,
             "force_row_wise": True,
         },
-        _dataset(found, learned, feature_names),
+        _dataset(found, learned),
         config.booster.n_trees,
-        valid_sets=[_dataset(found, stopping, feature_names)],
+        valid_sets=[_dataset(found, stopping)],
         callbacks=[lgb.early_stopping(config.patience, verbose=False)],
     )
     rows, relevant, n_relevant = found.features[deciding], found.relevant[deciding], found.n_relevant[deciding]
-    before = ndcg(rows[:, :, feature_names.index("blend_score")], relevant, n_relevant)
+    before = ndcg(rows[:, :, found.names.index("blend_score")], relevant, n_relevant)
     after = ndcg(trained.predict(rows.reshape(-1, rows.shape[2])).reshape(relevant.shape), relevant, n_relevant)
     gain = after - before
     text: str = trained.model_to_string()
     return text if gain.mean() > GAIN_IN_ERRORS * gain.std() / np.sqrt(len(gain)) else None
 
 
-def _dataset(found: Table, people: NDArray[np.bool_], feature_names: list[str]) -> lgb.Dataset:
+def _dataset(found: Table, people: NDArray[np.bool_]) -> lgb.Dataset:
     rows = found.features[people]
     return lgb.Dataset(
         rows.reshape(-1, rows.shape[2]),
         found.relevant[people].ravel().astype(np.int32),
         group=np.full(len(rows), rows.shape[1]),
         position=found.shown[people].ravel() if found.has_places else None,
-        feature_name=feature_names,
+        feature_name=found.names,
         free_raw_data=True,
     )

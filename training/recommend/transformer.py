@@ -14,7 +14,6 @@ Shapes: T events of a tape, N people, D width, V items, C candidates of a step.
 
 import copy
 import hashlib
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -31,17 +30,15 @@ from features.home import home
 from serving.sequence import Sequence
 from training import parallel
 from training.device import Device
-from training.recommend import onnx_graph
+from training.recommend import cross_entropy, onnx_graph
+from training.recommend.cross_entropy import Candidates, CrossEntropy
 from training.recommend.encoder import Encoder
+from training.recommend.schedule import cosine
 from training.recommend.sequence import SequenceConfig
 from training.recommend.tapes import laid, stretches
 
-LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**29}
-"""So many are held at once: on a processor few enough to stay in its cache."""
 PAIRS_AT_ONCE = 2**23
 """So many events within sight of one another are read at once where nothing is learned."""
-WARM_UP = 0.03
-"""Share of the steps in which the step size rises."""
 N_HELD = 2000
 """People whose last event is held out where patience is asked for."""
 SECONDS_BETWEEN_SAVES = 60
@@ -106,60 +103,6 @@ class Transformer(nn.Module):
         return table_VD / (table_VD.square().sum(1) + missing_V).sqrt().clamp(min=1e-12)[:, None]
 
 
-class CrossEntropy(torch.autograd.Function):
-    """``sum_t weight_t (log sum_c exp(s_tc) / inclusion_c - s_t,target)``, whose gradient is formed beside the value.
-
-    The logits ``s`` of some rows at a time live in one buffer; they are bounded by the temperature, so no maximum is
-    subtracted. ``inclusion`` is the probability with which a candidate was drawn (Horvitz, Thompson, 1952), None for
-    the whole catalogue; a row's own target is always there and counts in full.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401
-        states_TD: Tensor,
-        items_CD: Tensor,
-        targets_T: Tensor,
-        weights_T: Tensor,
-        inclusion_C: Tensor | None,
-    ) -> Tensor:
-        dtype = reduced_precision(states_TD.device)
-        states, items = states_TD.to(dtype), items_CD.to(dtype)
-        state_gradient, item_gradient = torch.empty_like(states_TD), torch.zeros_like(items_CD)
-        loss = states_TD.new_zeros(())
-        n_rows = LOGITS_AT_ONCE[states.device.type] // len(items) + 1
-        for start in range(0, len(states), n_rows):
-            rows = slice(start, start + n_rows)
-            p = (states[rows] @ items.T).exp_()
-            if inclusion_C is not None:
-                own = (torch.arange(len(p), device=p.device), targets_T[rows])
-                own_p = p[own]
-                p /= inclusion_C.to(dtype)
-                p[own] = own_p
-            totals = p.sum(1, dtype=torch.float32)
-            loss += totals.log() @ weights_T[rows]
-            scale_T1 = (weights_T[rows] / totals)[:, None]
-            state_gradient[rows] = (p @ items) * scale_T1
-            item_gradient += p.T @ (states_TD[rows] * scale_T1).to(dtype)
-        of_targets_TD = items_CD[targets_T] * weights_T[:, None]
-        loss -= (states_TD * of_targets_TD).sum()
-        state_gradient -= of_targets_TD
-        item_gradient.index_add_(0, targets_T, states_TD * weights_T[:, None], alpha=-1)
-        ctx.save_for_backward(state_gradient, item_gradient)
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        state_gradient, item_gradient = ctx.saved_tensors
-        return state_gradient * gradient, item_gradient * gradient, None, None, None
-
-
-def reduced_precision(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies it faster than float32."""
-    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
-
-
 # Training
 
 
@@ -188,8 +131,8 @@ class Trainer:
         is_told = self.weights > 0
         is_told[log.histories.starts[:-1][log.histories.lengths > 0]] = False
         told = self.items[torch.from_numpy(is_told).to(self.device)]
-        self.shares = torch.bincount(told, minlength=log.n_items) / max(1, len(told))
         self.touched = torch.unique(self.items)
+        self.candidates = Candidates(self.touched, told, config.n_negatives)
         untouched = torch.ones(log.n_items, dtype=torch.bool, device=self.device)
         untouched[self.touched] = False
         self.model.items.data[untouched] = 0
@@ -226,8 +169,9 @@ class Trainer:
         places_T, n_before_T : of each event among the log's, and how many before it are looked back at, int64
         weights_T : what the event after it counts, float32; all processes' add up to 1, a blank's is 0
         """
+        step_size = self.config.learning_rate * cosine(self.step, self.steps_per_epoch * self.config.n_epochs)
         for group in self.optimizer.param_groups:
-            group["lr"].fill_(self.config.learning_rate * self._schedule())
+            group["lr"].fill_(step_size)
         self.step += 1
         if self.recorded is not None:
             return self.recorded(self._learned, places_T, n_before_T, weights_T)
@@ -249,7 +193,7 @@ class Trainer:
         self.model.eval()
         table_VD, items_VD = self.model.item_table(), self.model.directions()
         states = [self._states(items, kinds, before, table_VD)[is_end] for items, kinds, before, is_end in asked.tapes]
-        n_rows = LOGITS_AT_ONCE[self.device.type] // len(items_VD) + 1
+        n_rows = cross_entropy.LOGITS_AT_ONCE[self.device.type] // len(items_VD) + 1
         gain = torch.zeros((), device=self.device)
         for states_ND, wanted_N in zip(torch.cat(states).split(n_rows), asked.wanted.split(n_rows), strict=True):
             scores_NV = states_ND @ items_VD.T
@@ -296,9 +240,7 @@ class Trainer:
         if self.config.n_negatives:
             is_told_T = weights_T > 0
             states_TD, targets_T, weights_T = states_TD[is_told_T], targets_T[is_told_T], weights_T[is_told_T]
-            candidates, columns_T, inclusion_C = self._candidates(targets_T)
-        else:
-            candidates, columns_T, inclusion_C = self.touched, torch.searchsorted(self.touched, targets_T), None
+        candidates, columns_T, inclusion_C = self.candidates(targets_T)
         states_TD = functional.normalize(states_TD, dim=1) / self.config.temperature
         items_CD = functional.normalize(functional.embedding(candidates, table_VD), dim=1)
         loss: Tensor = CrossEntropy.apply(states_TD, items_CD, columns_T, weights_T, inclusion_C)
@@ -306,32 +248,15 @@ class Trainer:
 
     def _states(self, items_T: Tensor, kinds_T: Tensor, n_before_T: Tensor, table_VD: Tensor) -> Tensor:
         """What the encoder makes of a tape, float32, shape (T, D)."""
-        is_reduced = reduced_precision(self.device) == torch.bfloat16
+        is_reduced = cross_entropy.reduced_precision(self.device) == torch.bfloat16
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=is_reduced and self.model.training):
             read_TD = functional.embedding(items_T, table_VD) + functional.embedding(kinds_T, self.model.kinds)
             states_TD: Tensor = self.model.encoder(read_TD, n_before_T)
         return states_TD.float()
 
-    def _candidates(self, targets_T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Items to tell the targets from, the targets' places among them, and the probability that each was drawn.
-
-        Drawn are the targets of this process' share of the step and ``n_negatives`` uniform draws. Items that nobody
-        touched are never told apart: they would only be pushed away, and are to be found by their attributes.
-        """
-        n_touched, n_drawn = len(self.touched), self.config.n_negatives
-        uniform = self.touched[torch.randint(n_touched, (n_drawn,), device=self.device)]
-        candidates, places = torch.unique(torch.cat([targets_T, uniform]), return_inverse=True)
-        missed = (1 - self.shares[candidates]) ** len(targets_T) * (1 - 1 / n_touched) ** n_drawn
-        return candidates, places[: len(targets_T)], 1 - missed
-
     def _on_device(self, array: NDArray[Any]) -> Tensor:
         values = torch.from_numpy(array).to(self.device)
         return values.long() if values.dtype in (torch.int8, torch.int32) else values
-
-    def _schedule(self) -> float:
-        n_steps = self.steps_per_epoch * self.config.n_epochs
-        rising = (self.step + 1) / (WARM_UP * n_steps + 1)
-        return min(1.0, rising) * 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / n_steps)))
 
     def _optimizer(self) -> torch.optim.Optimizer:
         matrices = [p for name, p in self.model.named_parameters() if p.dim() > 1 and "bias" not in name]

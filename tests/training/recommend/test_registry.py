@@ -17,8 +17,9 @@ from training.recommend.registry import FITTED_BY, fit_tier
 
 N_ITEMS, N_USERS = 12, 40
 EVENTS = EventWeights(np.array([0.1, 0.5, 1.0], np.float32), np.full(3, 90.0, np.float32))
-SETTINGS = {"sequence": {"width": 16, "n_epochs": 30, "batch_size": 64, "dropout": 0.1, "weight_decay": 0.01}}
-KNOWS_COLOURS = ("cooccurrence", "linear", "als", "bpr", "sequence")
+SMALL = {"width": 16, "n_epochs": 30, "batch_size": 64, "dropout": 0.1, "weight_decay": 0.01}
+SETTINGS = {"sequence": SMALL, "pooled": SMALL}
+KNOWS_COLOURS = ("cooccurrence", "linear", "als", "bpr", "pooled", "sequence")
 """Tiers that go from the items of a history to others."""
 
 

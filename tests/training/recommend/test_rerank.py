@@ -15,10 +15,12 @@ from features.histories import Histories
 from features.windows import time_window
 from serving import rerank as reranking
 from serving.artifact import Artifact, Draft
-from serving.rerank import ITEM_FEATURES, PAIR_FEATURES, Items, Reranker, candidate_features, names
+from serving.rerank import ITEM_FEATURES, LINK_FEATURES, PAIR_FEATURES, Items, Reranker, candidate_features, names
+from serving.tiers import Neighbours
 from training.recommend.rerank import LAST_PLACE, RerankConfig, Shown, Table, fit, shown_in
 
 N_ITEMS = 6
+EVENTS = np.ones(3, np.float32), np.full(3, 90, np.float32)
 UNSEEN = np.full((300, 8), LAST_PLACE + 1, np.int32)
 CONFIG = RerankConfig.model_validate({"booster": {"n_trees": 20, "min_data_in_leaf": 5}})
 
@@ -38,16 +40,24 @@ def two_people() -> Histories:
     return Histories(np.array([0, 3, 3]), items, kinds, np.array([9, 5, 2], np.float32))
 
 
+def next_ones() -> Neighbours:
+    """Each item goes with the next two, the first of them twice as well, and the more the later it is itself."""
+    neighbours = (np.arange(N_ITEMS)[:, None] + [1, 2]) % N_ITEMS
+    similarities = (1 + np.arange(N_ITEMS)[:, None]) * np.array([1, 0.5])
+    return Neighbours(neighbours.astype(np.int32), similarities.astype(np.float32), *EVENTS, position_decay=0.5)
+
+
 @pytest.fixture
 def features() -> dict[str, np.ndarray]:
     total = np.array([[5, 4, 3, 2, 1, 0], [0, 1, 2, 3, 4, 5]], np.float32)
     candidates = np.array([[0, 1, 2, 3], [5, 4, 3, 2]])
-    found = candidate_features(two_people(), candidates, {"popularity": total}, total, items())
-    return dict(zip(names({"popularity": 1}), np.moveaxis(found, 2, 0), strict=True))
+    parts, neighbours = {"popularity": total}, {"cooccurrence": next_ones()}
+    found = candidate_features(two_people(), candidates, parts, total, neighbours, items())
+    return dict(zip(names(parts, neighbours), np.moveaxis(found, 2, 0), strict=True))
 
 
 def test_every_feature_has_a_name(features: dict[str, np.ndarray]) -> None:
-    assert len(features) == 2 + len(PAIR_FEATURES) + len(ITEM_FEATURES)
+    assert len(features) == 2 + len(PAIR_FEATURES) + len(LINK_FEATURES) + len(ITEM_FEATURES)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +74,9 @@ def test_every_feature_has_a_name(features: dict[str, np.ndarray]) -> None:
         ("log_purchase_trend", [np.log([1 / 4, 1, 3, 1]), np.log([1, 1, 1, 3])]),
         ("n_events", [[3] * 4, [0] * 4]),
         ("days_since_last_seen", [[2] * 4, [np.nan] * 4]),
+        ("strongest_link.cooccurrence", [[0, 1, 2, 1], [0, 0, 0, 0]]),
+        ("second_link.cooccurrence", [[0, 0, 0.5, 0], [0, 0, 0, 0]]),
+        ("third_link.cooccurrence", [[0] * 4, [0] * 4]),
         ("last_price", [[1, 2, 4, 8], [np.nan, 0, 8, 4]]),
     ],
 )
@@ -74,26 +87,27 @@ def test_features_are_what_their_names_say(features: dict[str, np.ndarray], name
 def examples(informative: bool) -> Table:
     """People for whom the candidate that a feature marks is right, or any; the blend's score says nothing."""
     rng = np.random.default_rng(0)
-    rows = rng.random((300, 8, 2 + len(PAIR_FEATURES) + len(ITEM_FEATURES)))
+    feature_names = names(["popularity"], [])
+    rows = rng.random((300, 8, len(feature_names)))
     right = rows[:, :, 5].argmax(axis=1) if informative else rows[:, :, 2].argmax(axis=1)
     relevant = np.zeros((300, 8), bool)
     relevant[np.arange(300), right] = True
-    return Table(rows, relevant, np.ones(300, np.int64), UNSEEN)
+    return Table(feature_names, rows, relevant, np.ones(300, np.int64), UNSEEN)
 
 
 def test_an_order_that_gains_is_kept() -> None:
-    assert fit(examples(informative=True), {"popularity": 1}, CONFIG) is not None
+    assert fit(examples(informative=True), CONFIG) is not None
 
 
 def test_an_order_that_loses_to_the_blend_is_dropped() -> None:
     """The blend's score is the truth itself: nothing can be better."""
-    assert fit(examples(informative=False), {"popularity": 1}, CONFIG) is None
+    assert fit(examples(informative=False), CONFIG) is None
 
 
 def test_nothing_relevant_gives_no_order() -> None:
     found = examples(informative=True)
     nothing = replace(found, relevant=np.zeros_like(found.relevant))
-    assert fit(nothing, {"popularity": 1}, CONFIG) is None
+    assert fit(nothing, CONFIG) is None
 
 
 def test_places_at_which_things_were_shown_are_looked_up() -> None:
@@ -132,7 +146,7 @@ def test_what_is_wanted_for_its_place_is_not_learned_as_a_wish() -> None:
     found = replace(found, relevant=np.arange(8) == taken[:, None])
 
     def finds_wish(table: Table) -> float:
-        trees = lgb.Booster(model_str=fit(table, {"popularity": 1}, CONFIG))
+        trees = lgb.Booster(model_str=fit(table, CONFIG))
         scores = trees.predict(fresh.reshape(-1, fresh.shape[2])).reshape(300, 8)
         return float((scores.argmax(axis=1) == fresh[:, :, wish].argmax(axis=1)).mean())
 
@@ -140,10 +154,10 @@ def test_what_is_wanted_for_its_place_is_not_learned_as_a_wish() -> None:
 
 
 def test_candidates_stay_ahead_and_the_others_keep_their_order(tmp_path: Path) -> None:
-    trees = fit(examples(informative=True), {"popularity": 1}, CONFIG)
+    trees = fit(examples(informative=True), CONFIG)
     draft = Draft(tmp_path / "artifact")
     reranking.save(draft, items(), trees, n_candidates=4)
-    reranker = Reranker.load(Artifact(draft.folder))
+    reranker = Reranker.load(Artifact(draft.folder), {})
     total = np.array([[5, 4, 3, 2, 1, 0], [0, 1, 2, 3, -np.inf, 5]], np.float32)
     found = reranker.reranked(two_people(), {"popularity": total}, total)
     assert set(np.argsort(-found[0])[:4]) == {0, 1, 2, 3}

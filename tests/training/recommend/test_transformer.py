@@ -17,10 +17,11 @@ from serving import tiers
 from serving.artifact import Artifact, Draft
 from serving.sequence import Sequence
 from training.device import choose
-from training.recommend import onnx_graph, transformer
+from training.recommend import cross_entropy, onnx_graph, transformer
+from training.recommend.cross_entropy import CrossEntropy
 from training.recommend.encoder import Encoder
 from training.recommend.sequence import SequenceConfig, fit
-from training.recommend.transformer import CrossEntropy, Trainer
+from training.recommend.transformer import Trainer
 
 N_ITEMS = 12
 EVENTS = EventWeights(np.array([0.1, 0.5, 1.0], np.float32), np.full(3, 90.0, np.float32))
@@ -101,7 +102,7 @@ def test_nothing_to_predict_leaves_the_start_values() -> None:
 
 def test_losses_of_three_steps_are_as_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """In float32, for processors differ in whether they have bfloat16."""
-    monkeypatch.setattr(transformer, "reduced_precision", lambda _: torch.float32)
+    monkeypatch.setattr(cross_entropy, "reduced_precision", lambda _: torch.float32)
     trainer = Trainer(counting_log(), SMALL, EVENTS, CPU, seed=0)
     tape = next(trainer.tapes(np.random.default_rng(0)))
     trainer.model.eval()
@@ -195,8 +196,8 @@ def test_an_item_that_nobody_touched_is_placed_by_its_attributes() -> None:
 
 @pytest.mark.parametrize("drawn", [False, True])
 def test_cross_entropy_is_the_formula_and_its_derivative(drawn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transformer, "reduced_precision", lambda _: torch.float32)
-    monkeypatch.setitem(transformer.LOGITS_AT_ONCE, "cpu", 20)
+    monkeypatch.setattr(cross_entropy, "reduced_precision", lambda _: torch.float32)
+    monkeypatch.setitem(cross_entropy.LOGITS_AT_ONCE, "cpu", 20)
     torch.manual_seed(0)
     states, items = torch.randn(7, 4, requires_grad=True), torch.randn(9, 4, requires_grad=True)
     targets, weights = torch.arange(7) % 5, torch.rand(7)
@@ -220,7 +221,7 @@ def test_drawn_items_stand_for_the_whole_catalogue() -> None:
     estimates = []
     for _ in range(3000):
         targets = trainer.items[torch.randint(len(trainer.items), (3,))]
-        candidates, places, inclusion = trainer._candidates(targets)
+        candidates, places, inclusion = trainer.candidates(targets)
         assert torch.equal(candidates[places], targets)
         estimates.append((values[candidates] / inclusion).sum())
     assert torch.stack(estimates).mean() == pytest.approx(values.sum().item(), rel=0.03)
@@ -299,9 +300,9 @@ SHARED_FIT = """
 import pickle, sys
 import torch
 from training import parallel
-from training.recommend import transformer
+from training.recommend import cross_entropy, transformer
 
-transformer.reduced_precision = lambda _: torch.float32
+cross_entropy.reduced_precision = lambda _: torch.float32
 
 def main():
     model = parallel.together(transformer.fit_member, *pickle.load(open(sys.argv[1], "rb")))
@@ -315,7 +316,7 @@ parallel.run(main)
 def test_processes_that_share_the_steps_fit_what_one_fits(
     tmp_path: Path, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transformer, "reduced_precision", lambda _: torch.float32)
+    monkeypatch.setattr(cross_entropy, "reduced_precision", lambda _: torch.float32)
     config = SMALL.model_copy(update={"dropout": 0.0, "n_epochs": 2, "batch_size": batch_size, "patience": 2})
     arguments = counting_log(8), config, EVENTS, CPU, 3
     given, script, fitted = tmp_path / "given.pickle", tmp_path / "fit.py", tmp_path / "fitted.pickle"
