@@ -13,11 +13,11 @@ from training.device import Device
 class PooledConfig(Config):
     """Settings of the pooled tier."""
 
-    width: Annotated[int, Field(ge=1, le=4096)] = 512
+    width: Annotated[int, Field(ge=1, le=4096)] = 256
     """Dimensions of items and histories."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Share of a history's items that is left out while training."""
-    temperature: PositiveFloat = 0.1
+    temperature: PositiveFloat = 0.08
     """The cosine of history and item is divided by it."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.5
     """Decoupled penalty on the vectors."""
