@@ -84,6 +84,23 @@ def test_features_are_what_their_names_say(features: dict[str, np.ndarray], name
     np.testing.assert_allclose(features[name], np.array(expected, float), rtol=1e-6)
 
 
+def test_links_are_the_largest_similarities_to_different_items_of_the_history() -> None:
+    rng, n_items = np.random.default_rng(1), 30
+    neighbours = np.array([rng.permutation(n_items)[:8] for _ in range(n_items)], np.int32)
+    tier = Neighbours(neighbours, rng.normal(size=(n_items, 8)).astype(np.float32), *EVENTS, position_decay=0.5)
+    lengths = rng.integers(0, 12, 20)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    had = rng.integers(0, n_items, starts[-1]).astype(np.int32)
+    histories = Histories(starts, had, np.zeros(len(had), np.int8), np.zeros(len(had), np.float32))
+    candidates = np.array([rng.permutation(n_items)[:10] for _ in range(20)])
+    similarity = np.zeros((n_items, n_items), np.float32)
+    np.put_along_axis(similarity, neighbours, tier.similarities, 1)
+    for user, found in enumerate(tier.links(histories, candidates, 2)):
+        of_each = similarity[np.unique(had[starts[user] : starts[user + 1]])][:, candidates[user]].clip(min=0)
+        expected = -np.sort(-np.concatenate([of_each, np.zeros((2, 10))]), axis=0)[:2].T
+        np.testing.assert_array_equal(found, expected)
+
+
 def examples(informative: bool) -> Table:
     """People for whom the candidate that a feature marks is right, or any; the blend's score says nothing."""
     rng = np.random.default_rng(0)
