@@ -4,6 +4,7 @@
 window, ``truth`` what was known when the window closed. No query over ``past`` can reach beyond the cut-off.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -114,7 +115,8 @@ _FROM_LAST = f"""
             event_id,
             person_id,
             row_number() over (partition by person_id order by event_timestamp desc, event_id desc) as from_last,
-            dense_rank() over (partition by person_id order by event_timestamp desc) as moments_from_last
+            dense_rank() over (partition by person_id order by event_timestamp desc) as moments_from_last,
+            dense_rank() over (partition by person_id order by event_timestamp) as moments_from_first
         from known_events
         where item_id is not null and event_name in ('view_item', 'add_to_cart', 'purchase')
     ) placed on events.event_id = placed.event_id
@@ -142,7 +144,8 @@ def given(engine: Engine, end: datetime) -> Window:
     """The split that the events' own ``split`` column gives before ``end``.
 
     train is fitted, valid is the truth of ``inner``, test the truth; ``context`` is known when the test is asked, but
-    neither fitted nor judged. Without valid, ``inner`` holds out each person's last moment in train, as an order is.
+    neither fitted nor judged. Without valid, ``inner`` holds out each person's last moments in train: at least one, and
+    as large a share as test is of all events.
 
     Raises UserError when an event with an item says anything else, or nothing, and when there is no test.
     """
@@ -153,10 +156,11 @@ def given(engine: Engine, end: datetime) -> Window:
         for part in ("'train'", "'valid'", "'test'", "'train', 'valid', 'context'")
     )
     test = _parted(known, "given", end, not_test, test_part, train)
-    if "valid" in parts:
+    if parts["valid"]:
         inner = _parted(known, "given_valid", end, train, valid, train)
         return replace(test, fitted=inner.fitted, inner=inner)
-    return replace(test, inner=_without_last(test.fitted, "given_valid", end))
+    share = parts["test"] / (parts["train"] + parts["test"])
+    return replace(test, inner=_without_last(test.fitted, "given_valid", end, share))
 
 
 def for_tuning(window: Window) -> Window:
@@ -167,19 +171,22 @@ def for_tuning(window: Window) -> Window:
     return replace(window.inner, fitted=fitted, inner=inner)
 
 
-def _without_last(engine: Engine, name: str, end: datetime) -> Window:
-    """Each person's last moment is the truth, what came before is the past and fitted."""
-    earlier, last = (_FROM_LAST.format(condition=f"moments_from_last {part}") for part in ("> 1", "= 1"))
+def _without_last(engine: Engine, name: str, end: datetime, share: float = 0.0) -> Window:
+    """A share of each person's moments, the last, at least one, is the truth; the rest is the past and fitted."""
+    n_held = f"greatest(1, floor({share} * (moments_from_first + moments_from_last - 1)))"
+    earlier, last = (_FROM_LAST.format(condition=f"moments_from_last {part} {n_held}") for part in (">", "<="))
     return _parted(engine, name, end, earlier, last, earlier)
 
 
-def _parts(engine: Engine) -> set[str]:
-    said = engine.select("select distinct split from events where item_id is not null")["split"].to_pylist()
-    if unknown := sorted(str(part or "nothing") for part in said if part not in PARTS):
+def _parts(engine: Engine) -> Counter[str]:
+    """How many events with an item each part has."""
+    said = engine.select("select split, count(*) as n from events where item_id is not null group by split")
+    counts = Counter(dict(zip(said["split"].to_pylist(), said["n"].to_pylist(), strict=True)))
+    if unknown := sorted(str(part or "nothing") for part in counts if part not in PARTS):
         raise UserError(f"column `split` of events says {', '.join(unknown[:5])}: it may say {', '.join(PARTS)}")
-    if "test" not in said:
+    if not counts["test"]:
         raise UserError("column `split` of events never says test: mark the events that are to be predicted")
-    return set(said)
+    return counts
 
 
 def _parted(engine: Engine, name: str, end: datetime, past: str, truth: str, fitted: str) -> Window:

@@ -7,13 +7,13 @@ import numpy as np
 from scipy import sparse
 
 from features.histories import EventWeights, Histories
-from serving.factors import rated
+from serving.factors import Ratings, rated
 from serving.tiers import Scores
 
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """Cosine of the sum of a history's vectors with each item's.
+    """Cosine of the sum of a history's vectors with each item's; zero for items that nobody touched.
 
     directions : float32, shape (n_items, width), unit vectors; zero for items that nobody touched
     lengths : float32, shape (n_items,), of the items' vectors
@@ -32,11 +32,21 @@ class Pooled:
 
     def pooled(self, histories: Histories) -> Scores:
         """The direction of each history, float32, shape (n_users, width); zero for an empty one."""
-        starts, items, affinities = rated(histories, EventWeights(self.event_weights, self.half_life_days))
-        shares = sparse.csr_array(
-            (affinities * self.lengths[items], items, starts), (histories.n_users, len(self.lengths))
-        )
-        sums = shares @ self.directions
+        starts, items, weights = relative(rated(histories, EventWeights(self.event_weights, self.half_life_days)))
+        shape = (histories.n_users, len(self.lengths))
+        sums = sparse.csr_array((weights * self.lengths[items], items, starts), shape) @ self.directions
         norms = np.sqrt(np.einsum("ud,ud->u", sums, sums))
         found: Scores = sums * np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)[:, None]
         return found
+
+
+def relative(ratings: Ratings) -> Ratings:
+    """Each row's affinities over its largest, so that an old history counts as a new one does.
+
+    >>> relative(Ratings(np.array([0, 2, 2]), np.array([3, 5]), np.array([0.25, 0.5], np.float32))).affinities
+    array([0.5, 1. ], dtype=float32)
+    """
+    lengths = np.diff(ratings.starts)
+    begins = ratings.starts[:-1][lengths > 0]
+    largest = np.maximum.reduceat(ratings.affinities, begins) if len(begins) else ratings.affinities
+    return ratings._replace(affinities=ratings.affinities / np.repeat(largest, lengths[lengths > 0]))

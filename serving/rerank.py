@@ -1,6 +1,6 @@
 """Puts the blend's best items in a better order, by what is known of person, item and both together."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -66,7 +66,7 @@ def neighbours_among(tiers: Mapping[str, object]) -> dict[str, Neighbours]:
     return {name: tier for name, tier in tiers.items() if isinstance(tier, Neighbours)}
 
 
-def names(parts: Iterable[str], neighbours: Iterable[str]) -> list[str]:
+def names(parts: Collection[str], neighbours: Collection[str]) -> list[str]:
     """The features of a candidate in their order."""
     scores = [f"{kind}.{tier}" for kind in ("score", "rank") for tier in parts]
     links = [f"{kind}.{tier}" for tier in neighbours for kind in LINK_FEATURES]
@@ -168,6 +168,7 @@ def _of_person(histories: Histories, n_candidates: int) -> list[NDArray[np.float
 class Reranker:
     """LambdaRank over the blend's ``n_candidates`` best items; they stay ahead of all others.
 
+    neighbours : as from ``neighbours_among``
     trees : as LightGBM wrote them
     """
 

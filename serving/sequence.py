@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from features.histories import Histories, rectangles
 from serving.tiers import Scores
 
-
 EVENTS_AT_ONCE = 2**13
 """Events that one core encodes at a time."""
 
@@ -21,7 +20,7 @@ EVENTS_AT_ONCE = 2**13
 def batches(histories: Histories) -> Iterator[tuple[NDArray[np.int64], ...]]:
     """What ``rectangles`` yields, at most ``EVENTS_AT_ONCE`` events or one history at a time."""
     for rectangle in rectangles(histories.starts[:-1], histories.lengths):
-        n_rows = EVENTS_AT_ONCE // rectangle[1].shape[1] + 1
+        n_rows = max(1, EVENTS_AT_ONCE // rectangle[1].shape[1])
         for start in range(0, len(rectangle[0]), n_rows):
             yield tuple(part[start : start + n_rows] for part in rectangle)
 
@@ -51,11 +50,12 @@ class Sequence:
         """The direction of each history, shape (n_users, width); zero for an empty one."""
         recent = histories.last(self.max_length)
         directions = np.zeros((recent.n_users, self.inputs.shape[1]), np.float32)
+        session = self._session
 
         def encode(batch: tuple[NDArray[np.int64], ...]) -> None:
             users, events, last = batch
             read = self.inputs[recent.items[events]] + self.kinds[recent.kinds[events]]
-            directions[users] = self._session.run(["direction"], {"events": read, "last": last})[0]
+            directions[users] = session.run(["direction"], {"events": read, "last": last})[0]
 
         all_batches = list(batches(recent))
         if len(all_batches) == 1:

@@ -144,7 +144,9 @@ class Neighbours:
         return flat.reshape(histories.n_users, n_items).astype(np.float32)
 
     def links(self, histories: Histories, candidates: NDArray[np.int64], n: int) -> Scores:
-        """The similarities of each candidate to the items of the history, the ``n`` largest, largest first.
+        """The positive similarities of each candidate to the items of the history, the ``n`` largest, largest first.
+
+        An item of the history counts once and whole, however often and long ago it was met.
 
         candidates : int64, shape (n_users, n_candidates), each once per user
         Returns float32, shape (n_users, n_candidates, n); zero where there are fewer.

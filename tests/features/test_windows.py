@@ -224,6 +224,17 @@ def test_a_given_split_without_valid_holds_out_what_was_last_in_train(engine: En
     assert (ids(inner.fitted), ids(inner.past), ids(inner.truth)) == ({"a"}, {"a"}, {"b"})
 
 
+def test_as_large_a_share_is_held_out_as_the_test_is(engine: Engine, events: pa.Table) -> None:
+    split = split_as(events, [*["train"] * 5, *["test"] * 4])
+    when = split["event_timestamp"].to_pylist()
+    apart = pa.array(
+        [when[0] + timedelta(hours=hour) for hour in range(len(when))], split.schema.field("event_timestamp").type
+    )
+    place = split.column_names.index("event_timestamp")
+    window = given(engine.bind(events=split.set_column(place, "event_timestamp", apart)), END)
+    assert (ids(window.inner.fitted), ids(window.inner.truth)) == ({"a", "b", "c"}, {"d", "e"})
+
+
 def test_the_lines_of_the_last_order_are_held_out_together(engine: Engine, events: pa.Table) -> None:
     split = split_as(events, ["train", "train", "train", "test"])
     when = split["event_timestamp"].to_pylist()

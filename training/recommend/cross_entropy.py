@@ -1,19 +1,20 @@
 """Cross-entropy over the catalogue, or over drawn items that stand for it.
 
-Shapes: T targets, D width, C candidates of a step.
+Shapes: T targets, D width, V items of the catalogue, C candidates of a step.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**29}
 """So many are held at once: on a processor few enough to stay in its cache."""
 
 
-class Candidates:
-    """What the targets of a step are told apart from: all touched items, or the targets themselves and uniform draws.
+class Negatives:
+    """What targets are told apart from: all touched items, or the targets of the same step and uniform draws.
 
     Items that nobody touched are never told apart: they would only be pushed away, and are to be found by their
     attributes.
@@ -25,10 +26,11 @@ class Candidates:
 
     def __init__(self, touched: Tensor, told: Tensor, n_drawn: int) -> None:
         self.touched, self.n_drawn = touched, n_drawn
-        self.shares = torch.bincount(told, minlength=int(touched[-1]) + 1 if len(touched) else 0) / max(1, len(told))
+        n_items = int(touched[-1]) + 1 if len(touched) else 0
+        self.shares = torch.bincount(told, minlength=n_items) / max(1, len(told))
 
-    def __call__(self, targets_T: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Candidates (C,), the targets' places among them (T,), and the probability that each was drawn (C,).
+    def candidates(self, targets_T: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Items (C,), the targets' places among them (T,), and the probability that each was drawn (C,).
 
         None for the whole catalogue, of which each is certain.
         """
@@ -37,8 +39,25 @@ class Candidates:
         n_touched = len(self.touched)
         uniform = self.touched[torch.randint(n_touched, (self.n_drawn,), device=targets_T.device)]
         candidates, places = torch.unique(torch.cat([targets_T, uniform]), return_inverse=True)
-        missed = (1 - self.shares[candidates]) ** len(targets_T) * (1 - 1 / n_touched) ** self.n_drawn
-        return candidates, places[: len(targets_T)], 1 - missed
+        missed_C = (1 - self.shares[candidates]) ** len(targets_T) * (1 - 1 / n_touched) ** self.n_drawn
+        return candidates, places[: len(targets_T)], 1 - missed_C
+
+
+def of_cosines(
+    states_TD: Tensor,
+    targets_T: Tensor,
+    weights_T: Tensor,
+    table_VD: Tensor,
+    negatives: Negatives,
+    temperature: float,
+    groups_T: Tensor | None = None,
+) -> Tensor:
+    """``CrossEntropy`` of the cosines of states and items, divided by a temperature."""
+    candidates, columns_T, inclusion_C = negatives.candidates(targets_T)
+    states_TD = functional.normalize(states_TD, dim=1) / temperature
+    items_CD = functional.normalize(functional.embedding(candidates, table_VD), dim=1)
+    loss: Tensor = CrossEntropy.apply(states_TD, items_CD, columns_T, weights_T, inclusion_C, groups_T)
+    return loss
 
 
 class CrossEntropy(torch.autograd.Function):
@@ -46,7 +65,8 @@ class CrossEntropy(torch.autograd.Function):
 
     The logits ``s`` of some rows at a time live in one buffer; they are bounded by the temperature, so no maximum is
     subtracted. ``inclusion`` is the probability with which a candidate was drawn (Horvitz, Thompson, 1952), None for
-    the whole catalogue; a row's own target is always there and counts in full.
+    the whole catalogue; a row's own target is always there and counts in full. Rows of one of ``groups``, numbers that
+    do not fall, are not told apart from each other's targets.
     """
 
     @staticmethod
@@ -57,6 +77,7 @@ class CrossEntropy(torch.autograd.Function):
         targets_T: Tensor,
         weights_T: Tensor,
         inclusion_C: Tensor | None,
+        groups_T: Tensor | None,
     ) -> Tensor:
         dtype = reduced_precision(states_TD.device)
         states, items = states_TD.to(dtype), items_CD.to(dtype)
@@ -66,10 +87,13 @@ class CrossEntropy(torch.autograd.Function):
         for start in range(0, len(states), n_rows):
             rows = slice(start, start + n_rows)
             p = (states[rows] @ items.T).exp_()
-            if inclusion_C is not None:
-                own = (torch.arange(len(p), device=p.device), targets_T[rows])
+            if not (inclusion_C is None and groups_T is None):
+                own = torch.arange(len(p), device=p.device), targets_T[rows]
                 own_p = p[own]
-                p /= inclusion_C.to(dtype)
+                if inclusion_C is not None:
+                    p /= inclusion_C.to(dtype)
+                if groups_T is not None:
+                    p[_of_their_groups(rows, targets_T, groups_T)] = 0
                 p[own] = own_p
             totals = p.sum(1, dtype=torch.float32)
             loss += totals.log() @ weights_T[rows]
@@ -86,7 +110,17 @@ class CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         state_gradient, item_gradient = ctx.saved_tensors
-        return state_gradient * gradient, item_gradient * gradient, None, None, None
+        return state_gradient * gradient, item_gradient * gradient, None, None, None, None
+
+
+def _of_their_groups(rows: slice, targets_T: Tensor, groups_T: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each of some rows, from 0, the targets of all rows of its group: pairs of both."""
+    sizes = torch.bincount(groups_T)
+    begins = (sizes.cumsum(0) - sizes)[groups_T[rows]]
+    sizes = sizes[groups_T[rows]]
+    row = torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
+    place = torch.arange(len(row), device=row.device) - (sizes.cumsum(0) - sizes)[row]
+    return row, targets_T[begins[row] + place]
 
 
 def reduced_precision(device: torch.device) -> torch.dtype:

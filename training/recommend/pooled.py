@@ -17,7 +17,7 @@ class PooledConfig(Config):
     """Dimensions of items and histories."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Share of a history's items that is left out while training."""
-    temperature: PositiveFloat = 0.08
+    temperature: Annotated[float, Field(ge=0.02)] = 0.08
     """The cosine of history and item is divided by it."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.5
     """Decoupled penalty on the vectors."""
@@ -28,7 +28,7 @@ class PooledConfig(Config):
     n_epochs: PositiveInt = 20
     """Passes over the histories."""
     n_negatives: Annotated[int, Field(ge=0)] = 0
-    """Items drawn per step against which the right ones are told apart; 0: the whole catalogue."""
+    """Items drawn per step from which the right ones are told apart, beside the step's own; 0: the whole catalogue."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the start and of what is left out."""
 

@@ -25,7 +25,7 @@ class SequenceConfig(Config):
     """Share of what a block hears that is a moving average of the last events; the rest is attention."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share of activations that is set to zero while training."""
-    temperature: PositiveFloat = 0.08
+    temperature: Annotated[float, Field(ge=0.02)] = 0.08
     """The cosine of history and item is divided by it."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.5
     """Decoupled penalty on matrices and embeddings."""

@@ -31,7 +31,7 @@ from serving.sequence import Sequence
 from training import parallel
 from training.device import Device
 from training.recommend import cross_entropy, onnx_graph
-from training.recommend.cross_entropy import Candidates, CrossEntropy
+from training.recommend.cross_entropy import Negatives, of_cosines
 from training.recommend.encoder import Encoder
 from training.recommend.schedule import cosine
 from training.recommend.sequence import SequenceConfig
@@ -132,7 +132,7 @@ class Trainer:
         is_told[log.histories.starts[:-1][log.histories.lengths > 0]] = False
         told = self.items[torch.from_numpy(is_told).to(self.device)]
         self.touched = torch.unique(self.items)
-        self.candidates = Candidates(self.touched, told, config.n_negatives)
+        self.negatives = Negatives(self.touched, told, config.n_negatives)
         untouched = torch.ones(log.n_items, dtype=torch.bool, device=self.device)
         untouched[self.touched] = False
         self.model.items.data[untouched] = 0
@@ -240,11 +240,7 @@ class Trainer:
         if self.config.n_negatives:
             is_told_T = weights_T > 0
             states_TD, targets_T, weights_T = states_TD[is_told_T], targets_T[is_told_T], weights_T[is_told_T]
-        candidates, columns_T, inclusion_C = self.candidates(targets_T)
-        states_TD = functional.normalize(states_TD, dim=1) / self.config.temperature
-        items_CD = functional.normalize(functional.embedding(candidates, table_VD), dim=1)
-        loss: Tensor = CrossEntropy.apply(states_TD, items_CD, columns_T, weights_T, inclusion_C)
-        return loss
+        return of_cosines(states_TD, targets_T, weights_T, table_VD, self.negatives, self.config.temperature)
 
     def _states(self, items_T: Tensor, kinds_T: Tensor, n_before_T: Tensor, table_VD: Tensor) -> Tensor:
         """What the encoder makes of a tape, float32, shape (T, D)."""

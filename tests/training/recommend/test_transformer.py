@@ -18,7 +18,7 @@ from serving.artifact import Artifact, Draft
 from serving.sequence import Sequence
 from training.device import choose
 from training.recommend import cross_entropy, onnx_graph, transformer
-from training.recommend.cross_entropy import CrossEntropy
+from training.recommend.cross_entropy import CrossEntropy, Negatives
 from training.recommend.encoder import Encoder
 from training.recommend.sequence import SequenceConfig, fit
 from training.recommend.transformer import Trainer
@@ -194,20 +194,27 @@ def test_an_item_that_nobody_touched_is_placed_by_its_attributes() -> None:
     assert order.index(11) < 4
 
 
+@pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("drawn", [False, True])
-def test_cross_entropy_is_the_formula_and_its_derivative(drawn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cross_entropy_is_the_formula_and_its_derivative(
+    drawn: bool, grouped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cross_entropy, "reduced_precision", lambda _: torch.float32)
     monkeypatch.setitem(cross_entropy.LOGITS_AT_ONCE, "cpu", 20)
     torch.manual_seed(0)
     states, items = torch.randn(7, 4, requires_grad=True), torch.randn(9, 4, requires_grad=True)
     targets, weights = torch.arange(7) % 5, torch.rand(7)
     inclusion = torch.rand(9) * 0.8 + 0.1 if drawn else None
-    loss = CrossEntropy.apply(states, items, targets, weights, inclusion)
+    groups = torch.tensor([0, 0, 1, 3, 3, 3, 4])
+    loss = CrossEntropy.apply(states, items, targets, weights, inclusion, groups if grouped else None)
     found = torch.autograd.grad(loss, [states, items])
 
     logits = states @ items.T
     own = functional.one_hot(targets, 9)
-    shares = torch.ones(7, 9) if inclusion is None else torch.where(own == 1, 1.0, inclusion)
+    shares = torch.ones(7, 9) if inclusion is None else inclusion.expand(7, 9).clone()
+    for group in groups.unique() if grouped else ():
+        shares[np.ix_(groups == group, targets[groups == group].unique())] = torch.inf
+    shares = torch.where(own == 1, 1.0, shares)
     expected = ((torch.exp(logits) / shares).sum(1).log() - (logits * own).sum(1)) @ weights
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(found, torch.autograd.grad(expected, [states, items]))
@@ -215,13 +222,13 @@ def test_cross_entropy_is_the_formula_and_its_derivative(drawn: bool, monkeypatc
 
 def test_drawn_items_stand_for_the_whole_catalogue() -> None:
     """Over many draws the mean of the estimated normaliser is that of the whole catalogue."""
-    config = SMALL.model_copy(update={"n_negatives": 4})
-    trainer = Trainer(counting_log(), config, EVENTS, CPU, seed=0)
-    values = torch.rand(N_ITEMS)
-    estimates = []
+    torch.manual_seed(0)
+    told = torch.tensor([0, 0, 0, 1, 2, 2])
+    negatives = Negatives(torch.arange(N_ITEMS), told, n_drawn=4)
+    values, estimates = torch.rand(N_ITEMS), []
     for _ in range(3000):
-        targets = trainer.items[torch.randint(len(trainer.items), (3,))]
-        candidates, places, inclusion = trainer.candidates(targets)
+        targets = told[torch.randint(len(told), (3,))]
+        candidates, places, inclusion = negatives.candidates(targets)
         assert torch.equal(candidates[places], targets)
         estimates.append((values[candidates] / inclusion).sum())
     assert torch.stack(estimates).mean() == pytest.approx(values.sum().item(), rel=0.03)
