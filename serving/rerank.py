@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from features.histories import KINDS, Histories
 from serving.artifact import Artifact, Draft
+from serving.ranking import top
 from serving.tiers import Neighbours, Scores
 from serving.trees import Trees
 
@@ -186,7 +187,7 @@ class Reranker:
 
     def reranked(self, histories: Histories, parts: Mapping[str, Scores], total: Scores) -> Scores:
         """The blended scores with those of the candidates in the learned order, shape (n_users, n_items)."""
-        candidates = best_of_each(total, self.n_candidates)
+        candidates = top(total, self.n_candidates)
         features = candidate_features(histories, candidates, parts, total, self.neighbours, self.items)
         gains = self.trees.predict(features.reshape(-1, features.shape[2])).reshape(candidates.shape)
         steps = (1 / (2 + _ranks(gains))).astype(np.float32)
@@ -203,9 +204,3 @@ def save(draft: Draft, items: Items, trees: str, n_candidates: int) -> None:
     draft.array("reranker.values", items.values)
     draft.json("reranker", {"n_values": items.n_values, "n_candidates": n_candidates})
     draft.text("reranker", trees)
-
-
-def best_of_each(scores: Scores, n: int) -> NDArray[np.int64]:
-    """The ``n`` best items of each person in no order, int64, shape (n_users, min(n, n_items))."""
-    n = min(n, scores.shape[1])
-    return np.argpartition(-scores, n - 1, axis=1)[:, :n]

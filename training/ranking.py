@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.ranking import top
+
 BLOCK_BYTES = 2**20
 """Comparisons held at once: as many as stay in a core's cache."""
 
@@ -156,6 +158,5 @@ def best(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     >>> best(np.array([[.1, -np.inf, .3]], np.float32), 3)
     array([[-1,  0,  2]])
     """
-    k = min(k, scores.shape[1])
-    items = np.argpartition(scores, -k, axis=1)[:, -k:]
+    items = top(scores, k)
     return np.where(np.take_along_axis(scores, items, axis=1) > -np.inf, items, -1)

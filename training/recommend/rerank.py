@@ -20,8 +20,9 @@ from pydantic import Field
 from features.engine import Engine
 from features.histories import Attributes
 from features.windows import Window
+from serving.ranking import top
 from serving.recommend import standardised, total_of
-from serving.rerank import ITEM_FEATURES, Items, best_of_each, candidate_features, names, neighbours_among
+from serving.rerank import ITEM_FEATURES, Items, candidate_features, names, neighbours_among
 from serving.tiers import Tier
 from training.config import BoosterConfig, Config, PositiveInt
 from training.recommend.blend import Asked, ndcg
@@ -148,7 +149,7 @@ def table(
         total = total_of(parts)
         if not repeats:
             total[histories.users, histories.items] = -np.inf
-        candidates = best_of_each(total, n)
+        candidates = top(total, n)
         features.append(candidate_features(histories, candidates, parts, total, neighbours, items))
         relevant.append(np.isin(people[:, None] * asked.n_items + candidates, asked.relevant))
         places.append(shown.of(people, candidates, asked.n_items))
