@@ -39,7 +39,6 @@ PAIR_FEATURES = (
 )
 """What is computed for each person and candidate."""
 
-
 LINK_FEATURES = ("strongest_link", "second_link", "third_link")
 """Of each tier of neighbours, how alike a candidate is to those items of the history that it is most alike."""
 
