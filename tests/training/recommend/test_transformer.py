@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from features.histories import NO_ATTRIBUTES, Attributes, EventWeights, Histories, Log
-from serving import tiers
+from serving import sequence, tiers
 from serving.artifact import Artifact, Draft
 from serving.sequence import Sequence
 from training.device import choose
@@ -111,6 +111,16 @@ def test_losses_of_three_steps_are_as_recorded(monkeypatch: pytest.MonkeyPatch) 
 
 
 GOLDEN = [12.213998794555664, 10.956802368164062, 8.519901275634766]
+
+
+def test_histories_are_encoded_alike_in_many_batches_and_in_one(
+    fitted: Sequence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    histories = counting_log().histories
+    whole = fitted.encoded(histories)
+    monkeypatch.setattr(sequence, "EVENTS_AT_ONCE", 20)
+    assert len(list(sequence.batches(histories))) > 10
+    np.testing.assert_allclose(fitted.encoded(histories), whole, atol=1e-6)
 
 
 def test_the_same_seed_gives_the_same_numbers(fitted: Sequence) -> None:
