@@ -26,7 +26,7 @@ def top(scores: NDArray[np.floating], n: int) -> NDArray[np.int64]:
     rest = np.arange(n_blocks * BLOCK, n_columns)
     maxima = scores[:, : n_blocks * BLOCK].reshape(n_rows, n_blocks, BLOCK).max(axis=2)
     blocks = np.argpartition(maxima, n_blocks - n, axis=1)[:, n_blocks - n :]
-    within = (blocks[:, :, None] * BLOCK + np.arange(BLOCK)).reshape(n_rows, -1)
+    within = (blocks[:, :, None] * BLOCK + np.arange(BLOCK)).reshape(n_rows, n * BLOCK)
     candidates = np.concatenate([within, np.broadcast_to(rest, (n_rows, len(rest)))], axis=1)
     found = np.take_along_axis(scores, candidates, axis=1)
     places = np.argpartition(found, found.shape[1] - n, axis=1)[:, found.shape[1] - n :]

@@ -18,3 +18,8 @@ def test_the_best_are_found(n_columns: int, n: int, n_levels: int, monkeypatch: 
     assert all(len(set(row)) == min(n, n_columns) for row in found)
     values = np.sort(np.take_along_axis(scores, found, 1))
     np.testing.assert_array_equal(values, np.sort(scores)[:, -min(n, n_columns) :])
+
+
+@pytest.mark.parametrize("n_columns", [100, 10_000])
+def test_of_nobody_there_is_nothing_best(n_columns: int) -> None:
+    assert top(np.empty((0, n_columns)), 10).shape == (0, 10)
