@@ -208,6 +208,7 @@ CAMPAIGN_TOUCHES = Table(
         Column("sent_at", "TIMESTAMP", "When it was sent.", "UTC", required=True),
         _text("channel", "E-mail, post, push and so on."),
         Column("treated", "BOOLEAN", "False for a held-out customer."),
+        Column("responded_at", "TIMESTAMP", "When the customer answered, where the campaign's tool says so.", "UTC"),
         _at_least_zero("cost", "Cost of the touch.", "money"),
     ),
 )

@@ -1,7 +1,7 @@
-"""Customers as a propensity model sees them at an instant, and what they then did."""
+"""Customers as they are known at an instant, and what they did then."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from features.engine import Engine
 
-FEATURES = {
+NUMBERS = {
     "days_since_last_order": "ordered {} days ago",
     "n_orders_28d": "{} orders in 28 days",
     "n_orders_91d": "{} orders in 91 days",
@@ -28,19 +28,17 @@ FEATURES = {
     "n_views_28d": "{} item views in 28 days",
     "n_carts_28d": "{} items put in the cart in 28 days",
 }
-"""The columns of ``customer_features`` in the order of a model's matrix, with the words that explain a value."""
-
-LOOKBACK_DAYS = 364
-"""How far back ``customer_features.sql`` reads, and so the longest pause of a customer it knows."""
+TEXTS: dict[str, str] = {}
+"""What a customer is known by, with the words that explain a value."""
 
 
-def customer_features(past: Engine, as_of: datetime) -> pa.Table:
+def customer_features(log: Engine, as_of: datetime) -> pa.Table:
     """One row per person who bought in the last 364 days before an instant, from what was known then.
 
-    Returns columns ``person_id`` and FEATURES (counts and days int64, money and means float64, null where a person has
+    Returns columns ``person_id`` and NUMBERS (counts and days int64, money and means float64, null where a person has
     none), ordered by person.
     """
-    return past.query("customer_features", as_of=as_of).select(["person_id", *FEATURES]).sort_by("person_id")
+    return log.query("customer_features", as_of=as_of).select(["person_id", *NUMBERS]).sort_by("person_id")
 
 
 def eligible(customers: pa.Table, eligible_days: int) -> pa.Table:
@@ -48,24 +46,11 @@ def eligible(customers: pa.Table, eligible_days: int) -> pa.Table:
     return customers.filter(pc.field("days_since_last_order") <= eligible_days)
 
 
-def feature_matrix(customers: pa.Table) -> NDArray[np.float64]:
-    """FEATURES as a matrix, rounded to 1e-6: two engines sum money in different orders.
+def did(log: Engine, event: str, since: datetime, until: datetime, person_ids: Sequence[str]) -> NDArray[np.bool_]:
+    """Whether each person did something within [since, until), as known at ``until``; a refund undoes nothing.
 
-    Returns float64, shape (n_persons, n_features), NaN where a value is null.
-    """
-    columns = [customers[name].cast(pa.float64()).to_numpy() for name in FEATURES]
-    return np.round(np.column_stack(columns), 6)
-
-
-def repurchase_labels(
-    truth: Engine, as_of: datetime, horizon_days: int, person_ids: Sequence[str]
-) -> NDArray[np.bool_]:
-    """Whether each person bought within the days from an instant on; a purchase refunded later counts.
-
-    truth : must hold the events of [as_of, as_of + horizon_days)
     Returns bool, shape (n_persons,).
     """
-    end = as_of + timedelta(days=horizon_days)
-    buyers = truth.query("repurchase_labels", as_of=end, since=as_of)["person_id"]
+    doers = log.query("outcomes", event=event, since=since, as_of=until)["person_id"]
     persons = pa.array(person_ids, pa.string())
-    return np.asarray(pc.is_in(persons, value_set=buyers.combine_chunks()).to_numpy(zero_copy_only=False), np.bool_)
+    return np.asarray(pc.is_in(persons, value_set=doers.combine_chunks()).to_numpy(zero_copy_only=False), np.bool_)

@@ -167,7 +167,8 @@ class DuckDB:
     _MACROS = (
         "create macro unix_date(day) as date_diff('day', date '1970-01-01', day)",
         "create macro explode(items) as unnest(items)",
-        "create macro sequence(first, last, step) as generate_series(first, last, step)",
+        "create macro sequence(first, last, step := 1) as generate_series(first, last, step)",
+        "create macro unix_micros(instant) as epoch_us(instant)",
     )
 
     def __init__(self, memory_limit: str = "4GB", spill: Path | None = None, threads: int = 0) -> None:

@@ -58,11 +58,18 @@ def before(engine: Engine, as_of: datetime) -> Engine:
             "events": "select * from events "
             f"where event_timestamp < {known} and coalesce(received_at, event_timestamp) < {known}",
             "items": f"select * from items where coalesce(created_at, {known} - interval 1 day) < {known}",
-            "campaign_touches": f"select * from campaign_touches where sent_at < {known}",
+            "campaign_touches": f"select {_touch_known_at(known)} from campaign_touches where sent_at < {known}",
             **{table: f"select * from {table} where date < cast({known} as date)" for table in _DATED},
         },
         as_of=as_of,
     )
+
+
+def _touch_known_at(known: str) -> str:
+    """The columns of a touch at an instant at which its answer may still be to come."""
+    answer = f"case when responded_at < {known} then responded_at end as responded_at"
+    names = (column.name for column in contract.TABLES["campaign_touches"].columns)
+    return ", ".join(answer if name == "responded_at" else name for name in names)
 
 
 def planned(engine: Engine, as_of: datetime, end: datetime) -> Engine:

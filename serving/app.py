@@ -89,6 +89,11 @@ def propensity(call: Call[schema.PropensityRequest]) -> Response:
     return _json({**model.scorer.answer(call.asked.model_dump()), "model_version": model.version})
 
 
+def session(call: Call[schema.SessionRequest]) -> Response:
+    model = _model(call, "propensity")
+    return _json({**model.scorer.answer(call.asked.model_dump(mode="json")), "model_version": model.version})
+
+
 def forecasts(call: Call[schema.ForecastQuery]) -> Response:
     model = _model(call, "demand")
     query = call.asked.model_dump()
@@ -143,9 +148,18 @@ ENDPOINTS = (
     Endpoint(
         "POST",
         "/v1/propensity",
-        "How likely customers are to buy.",
+        "How likely customers are to buy, to answer, to leave.",
         propensity,
         schema.PropensityRequest,
+        schema.PropensityScores,
+        errors=_POSTED,
+    ),
+    Endpoint(
+        "POST",
+        "/v1/propensity/session",
+        "How likely a running visit is to end in a purchase.",
+        session,
+        schema.SessionRequest,
         schema.PropensityScores,
         errors=_POSTED,
     ),

@@ -1,6 +1,7 @@
 """Applies a calibrator: a logistic model over a few functions of the probability it corrects."""
 
 from dataclasses import dataclass
+from math import log, log1p, tanh
 from typing import Literal
 
 import numpy as np
@@ -53,3 +54,16 @@ class Calibrator:
     def __call__(self, probability: NDArray[np.float64]) -> NDArray[np.float64]:
         """Calibrated probabilities, float64 of the same shape (n,)."""
         return sigmoid(basis(self.kind, probability) @ np.array(self.coefficients))
+
+    def one(self, probability: float) -> float:
+        """The same of one probability, without setting arrays up.
+
+        >>> Calibrator("logistic", (0.0, 2.0)).one(0.8)
+        0.9411764705882353
+        """
+        p = min(max(probability, _LEAST_PROBABILITY), 1 - _LEAST_PROBABILITY)
+        hit, miss = log(p), log1p(-p)
+        z = hit - miss
+        functions = {"none": (z,), "logistic": (1.0, z), "quadratic": (1.0, z, z * z), "beta": (1.0, hit, -miss)}
+        weighted = sum(c * value for c, value in zip(self.coefficients, functions[self.kind], strict=True))
+        return 0.5 * (1.0 + tanh(0.5 * weighted))

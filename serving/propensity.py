@@ -1,40 +1,149 @@
-"""Answers how likely customers are to buy again, and why."""
+"""Answers how likely something is: of customers, of customers in a category, of touches, of running visits."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import log, log1p
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from features.encoding import Encoder
+from features.errors import UserError
 from serving.artifact import Artifact, Json
-from serving.calibration import Calibrator
+from serving.calibration import Calibrator, sigmoid
+from serving.regression import Regression
 from serving.trees import Trees
+from serving.visits import Visits
 
 N_REASONS = 3
+N_CATEGORIES = 10
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """Trees, the regression that they correct if there is one, and the calibrator of both."""
+
+    trees: Trees
+    start: Regression | None
+    calibrator: Calibrator
+
+    def probabilities(self, rows: Floats) -> Floats:
+        """float64, shape (n,), in (0, 1), of rows of shape (n, n_features)."""
+        if self.start is None:
+            return self.calibrator(self.trees.predict(rows))
+        return self.calibrator(sigmoid(self.trees.predict(rows, raw_score=True) + self.start.log_odds(rows)))
+
+    def probability(self, row: Floats) -> float:
+        """Of one row, shape (n_features,): in microseconds where the trees start from the rate."""
+        if self.start is None:
+            return self.calibrator.one(self.trees.predict_one(row))
+        return float(self.probabilities(row[None, :])[0])
+
+    def contributions(self, rows: Floats) -> Floats:
+        """What each feature adds to the log-odds before calibration, float64, shape (n, n_features)."""
+        added = self.trees.contributions(rows)[:, :-1]
+        return added if self.start is None else added + self.start.contributions(rows)
+
+
+class TargetModel:
+    """The model of one target; its files begin with the target's name.
+
+    ``TARGET.json`` (unit, horizon_days, eligible_days, as_of, base_rate, calibrator, starts_from_regression,
+    sufficiency), ``TARGET.features.json`` (name, words and, of a text, levels of each feature), ``TARGET.model.txt``,
+    ``TARGET.percentiles.npy`` (float64, shape (n_percentiles,), rising), and of those to be asked at ``as_of``:
+    ``TARGET.keys.json`` and ``TARGET.rows.npy`` (float64, shape (n, n_features)).
+    """
+
+    def __init__(self, artifact: Artifact, name: str) -> None:
+        facts = artifact.json(name)
+        features = artifact.json(f"{name}.features")
+        self.name = name
+        self.unit: str = facts["unit"]
+        self.as_of: str = facts["as_of"]
+        self.horizon_days: int = facts["horizon_days"]
+        self.eligible_days: int = facts["eligible_days"]
+        self.base_rate: float = facts["base_rate"]
+        self.sufficiency: Json = facts["sufficiency"]
+        self.keys: dict[str, list[str]] = artifact.json(f"{name}.keys")
+        self.rows = artifact.array(f"{name}.rows")
+        self.encoder = Encoder(
+            tuple(each["name"] for each in features if each["levels"] is None),
+            {each["name"]: tuple(each["levels"]) for each in features if each["levels"] is not None},
+        )
+        self._words = [each["words"] for each in features]
+        self._percentiles = artifact.array(f"{name}.percentiles")
+        self.scoring = Scoring(
+            Trees.from_text(artifact.text(f"{name}.model")),
+            Regression.load(artifact, f"{name}.start") if facts["starts_from_regression"] else None,
+            Calibrator(facts["calibrator"]["kind"], tuple(facts["calibrator"]["coefficients"])),
+        )
+
+    def percentiles(self, probability: Floats) -> Floats:
+        """The share of all asked who are at most as likely, in percent.
+
+        Nearly equal probabilities are equal: another processor rounds otherwise.
+        """
+        below = np.searchsorted(self._percentiles, probability + 1e-9, side="right")
+        return np.round(100 * below / len(self._percentiles), 2)
+
+    def answers(self, rows: Floats) -> Iterator[Json]:
+        """``probability``, ``percentile``, ``tier`` and ``reasons`` of each row."""
+        probability = self.scoring.probabilities(rows)
+        for chance, rank, reasons in zip(probability, self.percentiles(probability), self._reasons(rows), strict=True):
+            yield {"probability": float(chance), "percentile": float(rank), "tier": "model", "reasons": reasons}
+
+    def unknown(self) -> Json:
+        """The answer about somebody of whom nothing is known."""
+        reason = f"no order known in the {self.eligible_days} days before {self.as_of[:10]}: the average of customers"
+        percentile = float(self.percentiles(np.array([self.base_rate]))[0])
+        return {"probability": self.base_rate, "percentile": percentile, "tier": "base_rate", "reasons": [reason]}
+
+    def table(self) -> pa.Table:
+        """Everyone to be asked at ``as_of``.
+
+        Returns ``user_id``, of targets by category ``category`` and ``expected_on``, ``probability``, ``percentile``.
+        """
+        probability = self.scoring.probabilities(self.rows)
+        columns: dict[str, object] = {"user_id": self.user_ids}
+        if "category" in self.keys:
+            expected = [expected_on(self.as_of, self.horizon_days, float(chance)) for chance in probability]
+            columns |= {"category": self.keys["category"], "expected_on": expected}
+        return pa.table({**columns, "probability": probability, "percentile": self.percentiles(probability)})
+
+    @property
+    def user_ids(self) -> list[str]:
+        """Whose rows they are; nobody's of targets of visits."""
+        return self.keys.get("person_id", self.keys.get("user_id", []))
+
+    def _reasons(self, rows: Floats) -> Iterator[list[str]]:
+        contributions = np.where(np.isnan(rows), 0.0, self.scoring.contributions(rows))
+        strongest = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :N_REASONS]
+        for row, moved, chosen in zip(rows, contributions, strongest, strict=True):
+            yield [self._reason(column, row[column], moved[column]) for column in chosen if moved[column]]
+
+    def _reason(self, column: int, value: float, contribution: float) -> str:
+        n_numbers = len(self.encoder.numbers)
+        if column < n_numbers:
+            return number_in_words(self._words[column], value, contribution)
+        levels = self.encoder.levels[self.encoder.names[column]]
+        return _signed(self._words[column].format(levels[int(value)]), contribution)
 
 
 class PropensityScorer:
-    """A propensity model with the customers it knew when it was trained.
-
-    The artifact holds ``propensity.json`` (target, as_of, horizon_days, eligible_days, base_rate, calibrator),
-    ``ids.json`` (person ids), ``features.json`` (name and words of each feature), ``customers.npy`` (float64, shape
-    (n_persons, n_features)), ``probabilities.npy`` (float64, shape (n_persons,), sorted) and ``model.txt``.
-    """
+    """The models of all targets of a version, and why others are absent (``propensity.json``)."""
 
     def __init__(self, artifact: Artifact) -> None:
         facts = artifact.json("propensity")
-        self.target: str = facts["target"]
-        self.as_of: str = facts["as_of"]
-        self.eligible_days: int = facts["eligible_days"]
-        self.base_rate: float = facts["base_rate"]
-        self.person_ids: list[str] = artifact.json("ids")
-        self._calibrator = Calibrator(facts["calibrator"]["kind"], tuple(facts["calibrator"]["coefficients"]))
-        self._words = [feature["words"] for feature in artifact.json("features")]
-        self._customers = artifact.array("customers")
-        self._sorted = artifact.array("probabilities")
-        self._trees = Trees.from_text(artifact.text("model"))
-        self._row_of = {person_id: row for row, person_id in enumerate(self.person_ids)}
+        self.artifact = artifact
+        self.absent: dict[str, str] = facts["absent"]
+        self.targets = {name: TargetModel(artifact, name) for name in facts["targets"]}
+        self._visits = {name: Visits(artifact, name) for name, model in self.targets.items() if model.unit == "session"}
+        self._rows_of = {name: _rows_of_users(model) for name, model in self.targets.items()}
 
     @classmethod
     def load(cls, artifact: Artifact) -> "PropensityScorer":
@@ -42,75 +151,96 @@ class PropensityScorer:
         return cls(artifact)
 
     def answer(self, request: Json) -> Json:
-        """The probability that each user buys again within the horizon.
+        """How likely a target is for users, or for the running visit whose events are given.
 
-        request : ``user_ids``, texts. Answers come in their order: ``probability``; ``percentile``, the share of known
-            customers who are at most as likely, in percent; ``tier``, ``model`` or, for a user who is not known as a
-            customer of the last months, ``base_rate``; ``reasons``, the features that moved the probability most, each
-            with (+) when it raised it and (-) when it lowered it.
+        request : ``target`` (None: the first that answers what is asked), and either ``user_ids``, or ``events`` and
+            whatever else ``schema.SessionRequest`` has.
+        Scores come in the order of what was asked: ``probability``; ``percentile``, the share of all asked who are at
+        most as likely, in percent; ``tier``, ``model`` or, for somebody of whom nothing is known, ``base_rate``;
+        ``reasons``, the features that moved the probability most, each with (+) when it raised it and (-) when it
+        lowered it.
+        Raises UserError when there is no such target, or it is asked of something else.
         """
-        user_ids = request["user_ids"]
-        known = [user_id for user_id in user_ids if user_id in self._row_of]
-        scored = dict(zip(known, self._scores(known), strict=True))
-        scores = [scored.get(user_id) or self._base_score(user_id) for user_id in user_ids]
-        return {"target": self.target, "as_of": self.as_of, "scores": scores}
+        of_visit = "events" in request
+        model = self.model(request["target"], of_visit)
+        scores = self._of_visit(model, request) if of_visit else self._of_users(model, request["user_ids"])
+        return {"target": model.name, "as_of": model.as_of, "sufficiency": model.sufficiency, "scores": scores}
 
-    def probabilities(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Calibrated probabilities.
+    def model(self, target: str | None, of_visit: bool) -> TargetModel:
+        """The model of a target of visits, or of customers; of the first one when none is named.
 
-        rows : float64, shape (n, n_features), in the order of ``features.json``, NaN where a value is missing
-        Returns float64, shape (n,), in (0, 1).
+        Raises UserError when there is none, naming those there are.
         """
-        return self._calibrator(self._trees.predict(rows))
+        fitting = {name: model for name, model in self.targets.items() if (model.unit == "session") == of_visit}
+        if target is None and fitting:
+            return next(iter(fitting.values()))
+        if target in fitting:
+            return fitting[target]
+        kind = "of a visit" if of_visit else "of customers"
+        why = self.absent.get(target or "", f"there are {', '.join(fitting) or 'none'}")
+        raise UserError(f"no target {kind}{f' named {target}' if target else ''}: {why}")
 
-    def table(self) -> pa.Table:
-        """Every known customer: ``user_id``, ``probability``, ``percentile``."""
-        probability = self.probabilities(self._customers)
-        return pa.table(
-            {"user_id": self.person_ids, "probability": probability, "percentile": self._percentiles(probability)}
-        )
+    def _of_users(self, model: TargetModel, user_ids: Sequence[str]) -> list[Json]:
+        rows_of = self._rows_of[model.name]
+        wanted = [row for user_id in user_ids for row in rows_of.get(user_id, ())]
+        answers = dict(zip(wanted, model.answers(model.rows[wanted]), strict=True)) if wanted else {}
+        return [each for user_id in user_ids for each in self._of_user(model, user_id, rows_of, answers)]
 
-    def _percentiles(self, probability: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Nearly equal probabilities are equal: another processor rounds otherwise."""
-        return np.round(100 * np.searchsorted(self._sorted, probability + 1e-9, side="right") / len(self._sorted), 2)
+    def _of_user(
+        self, model: TargetModel, user_id: str, rows_of: Mapping[str, list[int]], answers: Mapping[int, Json]
+    ) -> list[Json]:
+        if user_id not in rows_of:
+            return [{"user_id": user_id, **model.unknown()}]
+        found = [
+            {"user_id": user_id, **_category(model, row, answers[row]), **answers[row]} for row in rows_of[user_id]
+        ]
+        return sorted(found, key=lambda each: -each["probability"])[:N_CATEGORIES]
 
-    def _scores(self, user_ids: Sequence[str]) -> Iterator[Json]:
-        rows = self._customers[[self._row_of[user_id] for user_id in user_ids]]
-        probability = self.probabilities(rows)
-        answers = zip(user_ids, probability, self._percentiles(probability), self._reasons(rows), strict=True)
-        for user_id, chance, percentile, reasons in answers:
-            yield _score(user_id, float(chance), float(percentile), "model", reasons)
-
-    def _base_score(self, user_id: str) -> Json:
-        percentile = self._percentiles(np.array([self.base_rate]))[0]
-        reason = f"no order known in the {self.eligible_days} days before {self.as_of[:10]}: the average of customers"
-        return _score(user_id, self.base_rate, float(percentile), "base_rate", [reason])
-
-    def _reasons(self, rows: NDArray[np.float64]) -> Iterator[list[str]]:
-        contributions = np.where(np.isnan(rows), 0.0, self._trees.contributions(rows)[:, :-1])
-        strongest = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :N_REASONS]
-        for row, moved, chosen in zip(rows, contributions, strongest, strict=True):
-            yield [_reason(self._words[column], row[column], moved[column]) for column in chosen if moved[column]]
-
-
-def _score(user_id: str, probability: float, percentile: float, tier: str, reasons: list[str]) -> Json:
-    return {
-        "user_id": user_id,
-        "probability": probability,
-        "percentile": percentile,
-        "tier": tier,
-        "reasons": reasons,
-    }
+    def _of_visit(self, model: TargetModel, request: Json) -> list[Json]:
+        visit, week = self._visits[model.name].seen(request)
+        row = model.encoder.row(visit.numbers(week), visit.texts())
+        (answer,) = model.answers(row[None, :])
+        return [{"user_id": visit.person_id, **answer}]
 
 
-def _reason(words: str, value: float, contribution: float) -> str:
+def _rows_of_users(model: TargetModel) -> dict[str, list[int]]:
+    rows: dict[str, list[int]] = {}
+    for row, user_id in enumerate(model.user_ids):
+        rows.setdefault(user_id, []).append(row)
+    return rows
+
+
+def _category(model: TargetModel, row: int, answer: Json) -> Json:
+    if "category" not in model.keys:
+        return {}
+    expected = expected_on(model.as_of, model.horizon_days, answer["probability"])
+    return {"category": model.keys["category"][row], "expected_on": expected}
+
+
+def expected_on(as_of: str, horizon_days: int, probability: float) -> str | None:
+    """The day by which it is as likely as not to have happened, at the rate that the probability implies.
+
+    With rate ``-ln(1 - p) / H`` per day the median is ``H ln 2 / -ln(1 - p)``; beyond ten years None.
+
+    >>> expected_on("2024-01-01T00:00:00+00:00", 28, 0.5)
+    '2024-01-29'
+    """
+    hazard = -log1p(-min(probability, 1 - 1e-9))
+    days = horizon_days * log(2) / max(hazard, 1e-12)
+    return (datetime.fromisoformat(as_of) + timedelta(days=days)).date().isoformat() if days < 3650 else None
+
+
+def number_in_words(words: str, value: float, contribution: float) -> str:
     """A value in words.
 
-    >>> _reason("ordered {} days ago", 1.0, -0.2)
+    >>> number_in_words("ordered {} days ago", 1.0, -0.2)
     'ordered 1 day ago (-)'
-    >>> _reason("spent {} in 28 days", 1234.567, 0.2)
+    >>> number_in_words("spent {} in 28 days", 1234.567, 0.2)
     'spent 1234.57 in 28 days (+)'
     """
     told = words.format(f"{value:.2f}".rstrip("0").rstrip("."))
-    singular = re.sub(r"(?<![\d.])1 (\w+)s\b", r"1 \1", told, count=1)
-    return f"{singular} ({'+' if contribution > 0 else '-'})"
+    return _signed(re.sub(r"(?<![\d.])1 (\w+)s\b", r"1 \1", told, count=1), contribution)
+
+
+def _signed(told: str, contribution: float) -> str:
+    return f"{told} ({'+' if contribution > 0 else '-'})"

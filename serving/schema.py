@@ -4,7 +4,11 @@ import re
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+
+from features.contract import EVENT_NAMES
+
+VISIT_EVENTS = tuple(name for name in EVENT_NAMES if name != "refund")
 
 
 def _integral(value: Any) -> Any:  # noqa: ANN401
@@ -15,6 +19,13 @@ def _integral(value: Any) -> Any:  # noqa: ANN401
 def _spelled(value: Any) -> Any:  # noqa: ANN401
     """The number that a query parameter spells; everything else stays as it is, and is then refused."""
     return int(value) if isinstance(value, str) and re.fullmatch("-?[0-9]{1,9}", value) else value
+
+
+def _written(value: Any) -> Any:  # noqa: ANN401
+    """An instant comes as a text; a number is refused."""
+    if not isinstance(value, str):
+        raise ValueError("write it as in 2026-01-31T12:00:00Z")
+    return value
 
 
 Id = Annotated[str, Field(min_length=1, max_length=200)]
@@ -79,31 +90,82 @@ class Recommendations(Answer):
 class PropensityRequest(Request):
     """The customers to score."""
 
+    target: Id | None = None
+    """What to score them for; absent: the version's first target of customers."""
     user_ids: Annotated[list[Id], Field(min_length=1, max_length=100)]
     """The shop's customer numbers; whole audiences come from the command `score`."""
 
 
+class VisitEvent(Request):
+    """One event of a running visit, named as in the table of events."""
+
+    event_name: Literal[VISIT_EVENTS]
+    event_timestamp: Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written)]
+    """When it happened, with its zone."""
+    item_id: Id | None = None
+    transaction_id: Id | None = None
+    quantity: Annotated[float, Field(gt=0)] | None = None
+    """Units; absent: 1."""
+    price: Annotated[float, Field(ge=0)] | None = None
+    """Price of one unit; absent: the catalogue's."""
+
+
+class SessionRequest(Request):
+    """A running visit, and who is visiting."""
+
+    target: Id | None = None
+    """What to score it for; absent: the version's first target of visits."""
+    user_id: Id | None = None
+    """The shop's customer number; absent for a guest."""
+    user_pseudo_id: Id | None = None
+    """The device."""
+    source: Id | None = None
+    medium: Id | None = None
+    campaign: Id | None = None
+    device_category: Id | None = None
+    events: Annotated[list[VisitEvent], Field(min_length=1, max_length=1000)]
+    """The visit so far; it is scored as it was after the last event."""
+
+
 class PropensityScore(Answer):
-    """How likely one customer is to buy within the model's horizon."""
+    """How likely a target is for one customer, for one customer in a category, or for a visit."""
 
     user_id: str
+    category: str | None = None
+    """Of targets by category: the likeliest of each customer."""
+    expected_on: date | None = None
+    """Of targets by category: the day by which a purchase is as likely as not."""
     probability: Annotated[float, Field(ge=0, le=1)]
-    """Calibrated probability of an order."""
+    """Calibrated probability of the target."""
     percentile: Annotated[float, Field(ge=0, le=100)]
-    """Rank among all customers, 100 is the likeliest."""
+    """Rank among all, 100 is the likeliest."""
     tier: str
     """model, or base_rate for a customer whom the model does not know."""
     reasons: list[str]
     """What moves the probability most, strongest first."""
 
 
+class Sufficiency(Answer):
+    """Whether there was enough to learn from."""
+
+    enough: bool
+    verdict: str
+    """How much there was, how well that sets the level, and what would be enough."""
+    n_examples: int
+    n_rarer_outcomes: int
+    n_days: int
+    n_censored: int
+    """Examples left out because their outcome was not yet certain."""
+
+
 class PropensityScores(Answer):
-    """One score per customer asked for, in that order."""
+    """One score per customer asked for, or several by category, in that order; of a visit one."""
 
     target: str
     """What the probability is of."""
     as_of: datetime
-    """First instant not known to the scores, UTC."""
+    """First instant not known to the scores of customers, UTC."""
+    sufficiency: Sufficiency
     scores: list[PropensityScore]
     model_version: str
 

@@ -65,10 +65,31 @@ def items() -> pa.Table:
             "item_category": "food" if number % 2 else None,
             "item_category2": "fresh" if number == 1 else None,
             "availability": "in_stock" if number else "hidden",
+            "price": float(number) if number % 3 else None,
         }
         for number in range(6)
     ]
     return rows_of(contract.ITEMS, listed)
+
+
+@pytest.fixture(scope="session")
+def campaign_touches() -> pa.Table:
+    """Touches of the tiny shop's customers, two a day at the most, some answered, some at once by two channels."""
+    rng = np.random.default_rng(1)
+    rows = [
+        {
+            "user_id": f"u{rng.integers(6)}",
+            "campaign_id": f"c{number // 5}",
+            "sent_at": FIRST_DAY + timedelta(days=int(number * 2), hours=int(rng.integers(24))),
+            "channel": ("mail", "push", None)[number % 3],
+            "treated": bool(rng.random() < 0.8),
+            "cost": 0.5,
+        }
+        for number in range(60)
+    ]
+    for row in rows[::4]:
+        row["responded_at"] = row["sent_at"] + timedelta(days=int(rng.integers(40)))
+    return rows_of(contract.CAMPAIGN_TOUCHES, rows)
 
 
 @pytest.fixture(scope="session")

@@ -5,18 +5,21 @@ An oracle takes the shop's tables as lists of rows, the cut-off as naive UTC, an
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
-from math import ceil, floor
+from math import ceil, floor, isnan
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from features.sessions import NUMBERS, TEXTS, Event, Item, ItemWeek, Visit, VisitFold, week_of
+
 Row = dict[str, Any]
 Shop = Mapping[str, list[Row]]
 
-PARAMETERS = {"period_days": 7, "by_location": 1, "least_periods": 2}
+PARAMETERS = {"period_days": 7, "by_location": 1, "least_periods": 2, "event": "purchase", "horizon_days": 21}
 THURSDAY = date(1970, 1, 1)
 
 
@@ -233,9 +236,229 @@ def _periods(rows: list[Row], first: int) -> list[Row]:
     return [row for row in sums if row["quantity"] > 0]
 
 
-def repurchase_labels(shop: Shop, as_of: datetime, since: datetime, **_: Any) -> list[Row]:
-    bought = named(known_events(shop, as_of), "purchase")
-    return [{"person_id": person} for person in {e["person_id"] for e in bought if e["event_timestamp"] >= since}]
+def outcomes(shop: Shop, as_of: datetime, since: datetime, event: str, **_: Any) -> list[Row]:
+    done = [each for each in named(known_events(shop, as_of), event) if each["event_timestamp"] >= since]
+    return [{"person_id": name} for name in {name for each in done for name in _names(each)}]
+
+
+def _names(event: Row) -> set[str]:
+    """A person, and the device that it is known by until a login."""
+    return {event["person_id"]} | ({event["user_pseudo_id"]} if event["user_pseudo_id"] else set())
+
+
+def category_outcomes(shop: Shop, as_of: datetime, since: datetime, **_: Any) -> list[Row]:
+    categories = _categories(shop)
+    done = [
+        (event, categories[event["item_id"]])
+        for event in named(known_events(shop, as_of), "purchase")
+        if event["event_timestamp"] >= since and categories.get(event["item_id"])
+    ]
+    pairs = {(name, category) for event, category in done for name in _names(event)}
+    return [{"person_id": name, "category": category} for name, category in pairs]
+
+
+def _categories(shop: Shop) -> dict[str, str | None]:
+    return {item["item_id"]: item["item_category2"] or item["item_category"] for item in shop["items"]}
+
+
+def category_features(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
+    categories, year = _categories(shop), as_of - timedelta(days=364)
+    lines = [
+        {**event, "category": categories[event["item_id"]], "age": age_days(event, as_of)}
+        for event in visible(named(known_events(shop, as_of), "purchase"), shop)
+        if event["event_timestamp"] >= year and categories.get(event["item_id"])
+    ]
+    of_pairs = grouped(lines, "person_id", "category")
+    of_persons = {person: {line["age"] for line in mine} for (person,), mine in grouped(lines, "person_id").items()}
+    ages = {pair: sorted({line["age"] for line in mine}) for pair, mine in of_pairs.items()}
+    gaps = {pair: [older - younger for younger, older in pairwise(known)] for pair, known in ages.items()}
+    return [
+        {
+            "person_id": person,
+            "category": category,
+            **_of_pair(mine, ages[person, category], gaps[person, category]),
+            "days_since_last_order": min(of_persons[person]),
+            "n_order_days_91d": sum(age <= 91 for age in of_persons[person]),
+            **_of_category([ages[pair] for pair in ages if pair[1] == category]),
+            "category_gap_days": _mean([gap for pair, found in gaps.items() if pair[1] == category for gap in found]),
+        }
+        for (person, category), mine in of_pairs.items()
+    ]
+
+
+def _of_pair(lines: list[Row], ages: list[int], gaps: list[int]) -> Row:
+    youngest = [line for line in lines if line["age"] == ages[0]]
+    return {
+        "days_since_last_category_order": ages[0],
+        "n_category_days": len(ages),
+        **{f"n_category_days_{days}d": sum(age <= days for age in ages) for days in (28, 91, 182)},
+        "last_category_units": sum(line["quantity"] for line in youngest),
+        "mean_category_units": sum(line["quantity"] for line in lines) / len(ages),
+        "mean_category_spend": sum(spend(line) for line in lines) / len(ages),
+        "mean_category_gap_days": _mean(gaps),
+        "longest_category_gap_days": max(gaps, default=None),
+        "last_category_gap_days": gaps[0] if gaps else None,
+        "share_of_category_gap": ages[0] / _mean(gaps) if gaps else None,
+        "days_since_first_category_order": ages[-1],
+    }
+
+
+def _of_category(ages: list[list[int]]) -> Row:
+    month = sum(age <= 28 for known in ages for age in known)
+    before = sum(28 < age <= 56 for known in ages for age in known)
+    return {"category_sales_28d": month, "category_trend": month / before if before else None}
+
+
+def _mean(values: list[int]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def touches(shop: Shop, as_of: datetime, event: str, horizon_days: int, **_: Any) -> list[Row]:
+    horizon = timedelta(days=horizon_days)
+    sent = [touch for touch in shop["campaign_touches"] if touch["sent_at"] < as_of]
+    done = grouped(named(known_events(shop, as_of), event), "person_id")
+    for touch in sent:
+        answers = [each["event_timestamp"] for each in done.get((touch["user_id"],), [])]
+        if event == "response" and touch["responded_at"] and touch["responded_at"] < as_of:
+            answers = [touch["responded_at"]]
+        within_horizon = [at for at in answers if at < touch["sent_at"] + horizon]
+        first = [at for at in within_horizon if event == "response" or at >= touch["sent_at"]]
+        touch["answered_at"] = min(first, default=None)
+    return [{**touch, **_before(touch, sent), "responded_at": touch["answered_at"]} for touch in sent]
+
+
+def _before(touch: Row, sent: list[Row]) -> Row:
+    earlier = [each for each in sent if each["user_id"] == touch["user_id"] and each["sent_at"] < touch["sent_at"]]
+    ages = [(touch["sent_at"] - each["sent_at"]) / timedelta(days=1) for each in earlier]
+    answered = [each for each in earlier if each["answered_at"] and each["answered_at"] < touch["sent_at"]]
+    return {
+        "n_earlier_touches": len(earlier),
+        "n_earlier_responses": len(answered),
+        "days_since_last_touch": min(ages, default=None),
+    }
+
+
+def item_weeks(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
+    known = [{**event, "week": _week(known_at(event))} for event in shop["events"] if known_at(event) < as_of]
+    of_items = grouped((event for event in known if event["item_id"]), "item_id")
+    return [
+        {"item_id": item, "week": week, **_four_weeks(events, week)}
+        for (item,), events in of_items.items()
+        for week in {event["week"] + ahead for event in events for ahead in range(1, 5)}
+    ]
+
+
+def _four_weeks(events: list[Row], week: int) -> Row:
+    past = [event for event in events if week - 4 <= event["week"] < week]
+    prices = [event["price"] for event in past if event["price"] is not None]
+    return {
+        "n_views_4w": len(named(past, "view_item")),
+        "n_carts_4w": len(named(past, "add_to_cart")),
+        "n_purchases_4w": len(named(past, "purchase")),
+        "n_purchases_1w": len([event for event in named(past, "purchase") if event["week"] == week - 1]),
+        "mean_price_4w": sum(prices) / len(prices) if prices else None,
+    }
+
+
+def _week(at: datetime) -> int:
+    return (days_since_1970(at.date()) + 3) // 7
+
+
+def known_at(event: Row) -> datetime:
+    return max(event["event_timestamp"], event["received_at"] or event["event_timestamp"])
+
+
+def visit_events(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
+    items = {item["item_id"]: item for item in shop["items"]}
+    timely = [
+        event
+        for event in shop["events"]
+        if known_at(event) < as_of
+        and known_at(event) <= event["event_timestamp"] + timedelta(minutes=30)
+        and event["event_name"] != "refund"
+    ]
+    owners: dict[str, str] = {}
+    running: dict[tuple[str, str | None], tuple[int, datetime]] = {}
+    found = []
+    for event in sorted(timely, key=lambda event: (known_at(event), event["event_id"])):
+        visitor, at, item = (
+            event["user_pseudo_id"] or event["user_id"],
+            known_at(event),
+            items.get(event["item_id"], {}),
+        )
+        owners[visitor] = event["user_id"] or owners.get(visitor, visitor)
+        n_pauses, previous = running.get((visitor, event["session_id"]), (0, at))
+        n_pauses += event["session_id"] is None and at - previous > timedelta(minutes=30)
+        running[visitor, event["session_id"]] = n_pauses, at
+        placed = {"visitor_id": visitor, "n_pauses": n_pauses, "known_at": at, "known_us": _us(at)}
+        told = {
+            "person_id": owners[visitor],
+            "item_category": item.get("item_category"),
+            "quantity": 1.0 if event["quantity"] is None else event["quantity"],
+            "unit_price": item.get("price") if event["price"] is None else event["price"],
+        }
+        found.append({**event, **placed, **told})
+    return found
+
+
+def _us(at: datetime) -> int:
+    return (at - datetime(1970, 1, 1)) // timedelta(microseconds=1)
+
+
+def people(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
+    fold, _ = _folded(shop, as_of)
+    return [{"person_id": name, **asdict(person)} for name, person in fold.people.items()]
+
+
+def session_progress(shop: Shop, as_of: datetime, since: datetime, **_: Any) -> list[Row]:
+    """The fold's own answers: the two executions of the features must agree; what follows is looked up."""
+    _, rows = _folded(shop, as_of)
+    visits = grouped(rows, "visit")
+    late = [
+        event
+        for event in named(shop["events"], "purchase")
+        if known_at(event) < as_of
+        and known_at(event) > event["event_timestamp"] + timedelta(minutes=30)
+        and event["session_id"]
+    ]
+    for row in rows:
+        mine = visits[row["visit"],]
+        unseen = [e for e in late if (e["user_pseudo_id"] or e["user_id"], e["session_id"]) == row["names"]]
+        row["ended_us"] = mine[-1]["known_us"]
+        row["n_purchases_to_come"] = mine[-1]["n_purchases"] - row["n_purchases"] + len(unseen)
+    return [row for row in rows if row["started_us"] >= _us(since)]
+
+
+def _folded(shop: Shop, as_of: datetime) -> tuple[VisitFold, list[Row]]:
+    weeks = {(row["item_id"], row["week"]): row for row in item_weeks(shop, as_of)}
+    catalogue = {item["item_id"]: Item(item["item_category"], item["price"]) for item in shop["items"]}
+    fold, rows = VisitFold(catalogue), []
+    known = [event for event in shop["events"] if known_at(event) < as_of]
+    for event in sorted(known, key=lambda event: (known_at(event), event["event_id"])):
+        instants = _us(event["event_timestamp"]), _us(known_at(event))
+        visit = fold.update(Event(*instants, *(event[name] for name in Event._fields[2:])))
+        if visit is not None:
+            week = weeks.get((visit.item_id, week_of(visit.known_us)))
+            past = ItemWeek(*(week[name] for name in ItemWeek._fields)) if week else None
+            rows.append({**event, **_seen(visit, past), "known_at": known_at(event)})
+    return fold, rows
+
+
+def _seen(visit: Visit, week: ItemWeek | None) -> Row:
+    numbers = (None if isnan(value) else value for value in visit.numbers(week))
+    return {
+        "visit": id(visit),
+        "held": visit,  # so that no later visit gets its id
+        "names": (visit.visitor_id, visit.session_id),
+        "visitor_id": visit.visitor_id,
+        "person_id": visit.person_id,
+        "item_id": visit.item_id,
+        "started_us": visit.started_us,
+        "known_us": visit.known_us,
+        "n_purchases": visit.n_purchases,
+        **dict(zip(NUMBERS, numbers, strict=True)),
+        **dict(zip(TEXTS, visit.texts(), strict=True)),
+    }
 
 
 def daily_kpis(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
@@ -343,7 +566,14 @@ ORACLES: dict[str, Callable[..., list[Row]]] = {
         known_events,
         kpis,
         period_demand,
-        repurchase_labels,
+        outcomes,
+        category_outcomes,
+        category_features,
+        touches,
+        item_weeks,
+        visit_events,
+        people,
+        session_progress,
         sessions,
     )
 }

@@ -14,6 +14,7 @@ from serving.models import ServedModel
 from serving.propensity import PropensityScorer
 from serving.recommend import Recommender
 from training import promotion
+from training.audience import Audience
 from training.evaluation import MINUS, Row, headline, recorded
 from training.families import Family
 
@@ -49,9 +50,13 @@ def recommendations(recommender: Recommender, n: int) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def probabilities(scorer: PropensityScorer) -> pa.Table:
-    """``user_id, probability, percentile`` for every known user."""
-    return pa.table(scorer.table())
+def probabilities(scorer: PropensityScorer, target: str, cut: Audience) -> pa.Table:
+    """``user_id, probability, percentile`` of a target ("" the first of customers) for everyone within an audience.
+
+    Raises UserError when there is no such target.
+    """
+    model = scorer.model(target or None, of_visit=False)
+    return cut.of(model.table(), model.name)
 
 
 def forecasts(forecaster: Forecaster) -> pa.Table:

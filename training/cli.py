@@ -22,6 +22,7 @@ from features.lake import Lake
 from features.shops import load_shop
 from serving import launch, settings
 from training import answers, evaluation, parallel, pipeline, promotion, tracking
+from training.audience import Audience
 from training.config import Config, load_config, to_toml
 from training.console import Speaker, show_reports, show_rows
 from training.device import Choice, choose
@@ -209,9 +210,21 @@ def recommend(
 
 
 @app.command()
-def score(shop: ShopOption, out: OutOption, json: JsonOption = False) -> None:
-    """Write the champion's probability for every known user."""
-    _batch(shop, "propensity", out, json, answers.probabilities)
+def score(
+    shop: ShopOption,
+    out: OutOption,
+    target: Annotated[str, typer.Option("--target", help="What to score; absent: the first of customers.")] = "",
+    top: Annotated[float, typer.Option("--top", min=0.0, max=1.0, help="Share of the likeliest.")] = 1.0,
+    value: Annotated[float, typer.Option("--value", min=0.0, help="Money that the outcome is worth.")] = 0.0,
+    cost: Annotated[float, typer.Option("--cost", min=0.0, help="Money that a touch costs; needs --value.")] = 0.0,
+    holdout: Annotated[float, typer.Option("--holdout", min=0.0, max=1.0, help="Share to leave untouched.")] = 0.0,
+    json: JsonOption = False,
+) -> None:
+    """Write the champion's probability for everyone, for the likeliest, or for those worth more than a touch."""
+    if cost and not value:
+        raise UserError(f"--cost {cost} needs --value: say what the outcome is worth")
+    cut = Audience(top, value, cost, holdout)
+    _batch(shop, "propensity", out, json, lambda scorer: answers.probabilities(scorer, target, cut))
 
 
 @app.command()

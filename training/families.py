@@ -84,16 +84,16 @@ def _recommend() -> Family:
 
 
 def _propensity() -> Family:
-    from training import propensity
+    from training.propensity import config, evaluation, fit
 
     return Family(
         task="propensity",
-        config=propensity.PropensityConfig,
-        fit=lambda window, _, config, _device: propensity.fit(window.past, window.as_of, config),
-        evaluate=lambda scorer, window, _, config, split: propensity.evaluate(scorer, window, config, split),
-        length=lambda _, config: timedelta(days=config.horizon_days),
-        judged_by=("horizon_days", "eligible_days"),
-        gate="log_loss",
+        config=config.PropensityConfig,
+        fit=lambda window, _, config, _device: fit.fit(window.past, window.as_of, config),
+        evaluate=lambda scorer, window, _, config, split: evaluation.evaluate(scorer, window, config, split),
+        length=lambda _, config: timedelta(days=config.window_days),
+        judged_by=("window_days", "targets"),
+        gate=evaluation.GATE,
         higher_is_better=False,
     )
 

@@ -14,6 +14,7 @@ logins as (
 )
 select
     coalesce(known.user_id, logins.customer_id, known.user_pseudo_id) as person_id,
+    known.user_pseudo_id,
     known.event_id,
     known.event_name,
     known.event_timestamp,

@@ -19,7 +19,7 @@ def small() -> dict[str, list[str]]:
     """Settings with which every task is fitted in a second."""
     return {
         "recommend": ["tiers.als.n_factors=8", "tiers.als.n_iterations=2", "validation_days=21"],
-        "propensity": ["horizon_days=14", "n_snapshots=6"],
+        "propensity": ["targets.repurchase_28d.horizon_days=14", "models.session_purchase.trees.n_trees=50"],
         "demand": ["horizon=7", "min_periods=20"],
     }
 

@@ -16,6 +16,7 @@ from features.windows import time_window
 from serving import launch, schema
 from serving.artifact import Draft
 from training import answers
+from training.audience import Audience
 from training.config import TASKS, load_config
 from training.demo import free_port
 from training.device import choose
@@ -70,11 +71,24 @@ def test_strangers_and_nobody_are_answered_too(client: httpx.Client, body: dict)
 
 
 def test_propensities_are_probabilities_with_reasons(client: httpx.Client, shop: Shop) -> None:
-    known = answers.probabilities(answers.champion(shop, family("propensity")).scorer)["user_id"].to_pylist()[:3]
+    known = answers.probabilities(answers.champion(shop, family("propensity")).scorer, "", Audience())[
+        "user_id"
+    ].to_pylist()[:3]
     answer = client.post("/v1/propensity", json={"user_ids": [*known, "stranger"]})
     found = schema.PropensityScores.model_validate_json(answer.content)
     assert [score.tier for score in found.scores] == ["model"] * 3 + ["base_rate"]
     assert all(score.reasons for score in found.scores)
+
+
+def test_a_running_visit_is_scored(client: httpx.Client) -> None:
+    steps = ["page_view", "add_to_cart"]
+    events = [{"event_name": name, "event_timestamp": "2023-03-01T10:00:00Z", "item_id": "i1"} for name in steps]
+    looked, carted = (
+        client.post("/v1/propensity/session", json={"user_pseudo_id": "d1", "events": events[: n + 1]})
+        for n in range(2)
+    )
+    found = [schema.PropensityScores.model_validate_json(answer.content).scores[0] for answer in (looked, carted)]
+    assert found[1].probability > found[0].probability + 0.1
 
 
 def test_forecasts_do_not_cross(client: httpx.Client) -> None:

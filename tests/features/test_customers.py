@@ -1,13 +1,12 @@
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import contract
-from features.customers import FEATURES, customer_features, eligible, feature_matrix, repurchase_labels
+from features.customers import customer_features, did, eligible
 from features.engine import duckdb_engine, empty
 from features.windows import before, time_window
 
@@ -121,16 +120,6 @@ def test_eligible_customers_bought_lately():
     assert eligible(found, 92)["person_id"].to_pylist() == ["ann", "bob"]
 
 
-def test_the_matrix_has_the_features_in_order_and_nan_for_null():
-    found = customer_features(shop([row(5, "bob"), row(2, "ann"), row(9, "ann")]), AS_OF)
-    matrix = feature_matrix(found)
-    assert matrix.dtype == np.float64
-    assert matrix.shape == (2, len(FEATURES))
-    for column, name in enumerate(FEATURES):
-        values = [np.nan if value is None else value for value in found[name].to_pylist()]
-        assert np.array_equal(matrix[:, column], values, equal_nan=True), name
-
-
 @settings(max_examples=20, deadline=None)
 @given(rows=events(st.floats(-60.0, 20.0)))
 def test_labels_are_purchases_within_the_horizon(rows):
@@ -141,6 +130,6 @@ def test_labels_are_purchases_within_the_horizon(rows):
         for event in known
         if event["event_name"] == "purchase" and AS_OF.replace(tzinfo=None) <= event["event_timestamp"] < end
     }
-    labels = repurchase_labels(shop(rows), AS_OF, 28, PEOPLE)
+    labels = did(shop(rows), "purchase", AS_OF, AS_OF + timedelta(days=28), PEOPLE)
     assert labels.dtype == bool
     assert labels.tolist() == [person in bought for person in PEOPLE]

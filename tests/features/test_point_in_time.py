@@ -21,6 +21,11 @@ each_query = pytest.mark.parametrize("name", QUERIES)
 few = settings(max_examples=15, deadline=None)
 
 
+@pytest.fixture(scope="module")
+def shop(duckdb_shop: Engine, items: pa.Table, campaign_touches: pa.Table) -> Engine:
+    return duckdb_shop.bind(items=items, campaign_touches=campaign_touches)
+
+
 def known_at(events: pa.Table, as_of: datetime) -> pa.ChunkedArray:
     received = pc.coalesce(events["received_at"], events["event_timestamp"])
     return pc.less(pc.max_element_wise(events["event_timestamp"], received), pa.scalar(as_of.replace(tzinfo=None)))
@@ -37,25 +42,19 @@ def moved(events: pa.Table, column: str, at: datetime) -> pa.Table:
 @each_query
 @few
 @given(as_of=CUTOFFS)
-def test_what_was_not_yet_known_changes_nothing(
-    duckdb_shop: Engine, events: pa.Table, items: pa.Table, name: str, as_of: datetime
-) -> None:
-    assert_only_the_known_counts(duckdb_shop, events, items, name, as_of)
+def test_what_was_not_yet_known_changes_nothing(shop: Engine, events: pa.Table, name: str, as_of: datetime) -> None:
+    assert_only_the_known_counts(shop, events, name, as_of)
 
 
 @each_query
-def test_an_event_at_the_cutoff_is_not_yet_known(
-    duckdb_shop: Engine, events: pa.Table, items: pa.Table, name: str
-) -> None:
+def test_an_event_at_the_cutoff_is_not_yet_known(shop: Engine, events: pa.Table, name: str) -> None:
     late = events["event_timestamp"].sort()[-20].as_py().replace(tzinfo=UTC)
-    assert_only_the_known_counts(duckdb_shop, events, items, name, late)
+    assert_only_the_known_counts(shop, events, name, late)
 
 
-def assert_only_the_known_counts(
-    duckdb_shop: Engine, events: pa.Table, items: pa.Table, name: str, as_of: datetime
-) -> None:
-    whole = duckdb_shop.bind(events=events, items=items)
-    known = duckdb_shop.bind(events=events.filter(known_at(events, as_of)), items=items)
+def assert_only_the_known_counts(shop: Engine, events: pa.Table, name: str, as_of: datetime) -> None:
+    whole = shop.bind(events=events)
+    known = shop.bind(events=events.filter(known_at(events, as_of)))
     assert known.select("select count(*) as n from events").to_pylist() != [{"n": 0}]
     answer = known.query(name, **parameters(as_of))
     assert_same_rows(whole.query(name, **parameters(as_of)), answer)
@@ -66,19 +65,19 @@ def assert_only_the_known_counts(
 @few
 @given(as_of=CUTOFFS, delay=DELAYS)
 def test_later_events_change_nothing(
-    duckdb_shop: Engine, events: pa.Table, items: pa.Table, name: str, as_of: datetime, delay: timedelta
+    shop: Engine, events: pa.Table, name: str, as_of: datetime, delay: timedelta
 ) -> None:
     later = [moved(events, column, as_of + delay) for column in ("event_timestamp", "received_at")]
-    more = duckdb_shop.bind(events=pa.concat_tables([events, *later]), items=items)
-    as_it_was = duckdb_shop.bind(events=events, items=items)
+    more = shop.bind(events=pa.concat_tables([events, *later]))
+    as_it_was = shop.bind(events=events)
     assert_same_rows(more.query(name, **parameters(as_of)), as_it_was.query(name, **parameters(as_of)))
 
 
 @each_query
-def test_earlier_events_do_change_something(duckdb_shop: Engine, events: pa.Table, items: pa.Table, name: str) -> None:
+def test_earlier_events_do_change_something(shop: Engine, events: pa.Table, name: str) -> None:
     as_of = datetime(2024, 4, 1, tzinfo=UTC)
     earlier = moved(events.filter(known_at(events, as_of)), "event_timestamp", as_of - timedelta(days=2))
-    more = duckdb_shop.bind(events=pa.concat_tables([events, earlier]), items=items)
-    as_it_was = duckdb_shop.bind(events=events, items=items)
+    more = shop.bind(events=pa.concat_tables([events, earlier]))
+    as_it_was = shop.bind(events=events)
     with pytest.raises(AssertionError):
         assert_same_rows(more.query(name, **parameters(as_of)), as_it_was.query(name, **parameters(as_of)))

@@ -19,6 +19,7 @@ from serving.models import Models, ServedModel
 from serving.settings import Settings
 
 MAX_BODY_BYTES = 4096
+SUFFICIENCY = {"n_examples": 9, "n_rarer_outcomes": 4, "n_days": 9, "n_censored": 0}
 
 
 class Shelf:
@@ -42,7 +43,8 @@ class Oracle:
         return {
             "target": "repurchase_28d",
             "as_of": "2024-02-01T00:00:00+00:00",
-            "scores": [{"user_id": user_id, **score} for user_id in request["user_ids"]],
+            "sufficiency": {**SUFFICIENCY, "verdict": "enough", "enough": True},
+            "scores": [{"user_id": user_id, **score} for user_id in request.get("user_ids", ["d"])],
         }
 
 
@@ -153,6 +155,29 @@ def test_propensity_scores_every_customer_asked_for(client):
     schema.PropensityScores.model_validate(answer | {"as_of": datetime.fromisoformat(answer["as_of"])})
     assert [score["user_id"] for score in answer["scores"]] == ["u2", "u1"]
     assert answer["model_version"] == "7"
+
+
+def test_a_visit_reaches_the_scorer_as_json(client):
+    event = {"event_name": "view_item", "event_timestamp": "2024-02-01T10:00:00+01:00", "item_id": "a"}
+    answer = client.post("/v1/propensity/session", json={"user_pseudo_id": "d", "medium": "email", "events": [event]})
+    assert (answer.status_code, answer.json()["model_version"]) == (200, "7")
+    asked = SCORERS["propensity"].asked
+    assert (asked["user_pseudo_id"], asked["medium"], asked["target"]) == ("d", "email", None)
+    assert asked["events"][0]["event_timestamp"] == "2024-02-01T10:00:00+01:00"
+
+
+@pytest.mark.parametrize(
+    ("event", "pointer"),
+    [
+        ({"event_name": "view_item"}, "/events/0/event_timestamp"),
+        ({"event_name": "view_item", "event_timestamp": "2024-02-01T10:00:00"}, "/events/0/event_timestamp"),
+        ({"event_name": "view_item", "event_timestamp": 1706778000}, "/events/0/event_timestamp"),
+        ({"event_name": "refund", "event_timestamp": "2024-02-01T10:00:00Z"}, "/events/0/event_name"),
+    ],
+)
+def test_an_event_that_cannot_be_of_a_visit_is_told_where(client, event, pointer):
+    answer = client.post("/v1/propensity/session", json={"events": [event]})
+    assert [fault.pointer for fault in problem(answer, 422).errors] == [pointer]
 
 
 def test_forecasts_page(client):

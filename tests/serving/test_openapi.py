@@ -29,7 +29,7 @@ def test_every_reference_is_defined_and_every_definition_used():
     assert used == set(DOCUMENT["components"]["schemas"])
 
 
-@pytest.mark.parametrize("path", ["/v1/recommendations", "/v1/propensity"])
+@pytest.mark.parametrize("path", ["/v1/recommendations", "/v1/propensity", "/v1/propensity/session"])
 def test_a_post_tells_its_body_and_every_refusal(path):
     operation = DOCUMENT["paths"][path]["post"]
     assert set(operation["responses"]) == {"200", "400", "413", "415", "422", "500", "503"}

@@ -1,0 +1,55 @@
+"""What propensity models are asked and how they are fitted."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from features.targets import Target
+from training import calibration
+from training.config import BoosterConfig, Config, PositiveInt
+
+TREES = BoosterConfig(num_leaves=7, learning_rate=0.03, min_data_in_leaf=200, feature_fraction=0.5)
+
+
+class ModelConfig(Config):
+    """How the model of one target is fitted."""
+
+    span_days: PositiveInt = 182
+    """Days before the cut-off from which examples are taken."""
+    step_days: PositiveInt = 14
+    """Days between two moments at which customers are asked."""
+    most_examples: PositiveInt = 2_000_000
+    """Examples at most; the newest are kept."""
+    calibrator: calibration.Choice = "auto"
+    """Correction of the probabilities; auto keeps one only if held-out log loss improves."""
+    start: Literal["rate", "regression"] = "rate"
+    """What the trees correct: the rate of all, or a logistic regression on everything, which needs fewer examples."""
+    trees: BoosterConfig = TREES
+    """LightGBM's settings."""
+
+
+class PropensityConfig(Config):
+    """The targets of a propensity version."""
+
+    window_days: PositiveInt = 28
+    """Days of a window of evaluation; units are asked in it as long as their horizon ends in it."""
+    targets: Annotated[dict[str, Target], Field(min_length=1)]
+    """What is asked, by name."""
+    models: dict[str, ModelConfig] = Field(default_factory=dict)
+    """How each target's model is fitted; absent: as ``ModelConfig`` has it."""
+
+    @field_validator("targets")
+    @classmethod
+    def _plain_names(cls, targets: dict[str, Target]) -> dict[str, Target]:
+        if odd := [name for name in targets if not name.isidentifier() or name == "propensity"]:
+            raise ValueError(f"target {odd[0]!r}: name it in letters, digits and _, and not propensity")
+        return targets
+
+    @model_validator(mode="after")
+    def _models_of_targets(self) -> "PropensityConfig":
+        if unknown := sorted(set(self.models) - set(self.targets)):
+            raise ValueError(f"models.{unknown[0]} has no target; targets are {', '.join(self.targets)}")
+        return self
+
+    def model(self, target: str) -> ModelConfig:
+        return self.models.get(target, ModelConfig())

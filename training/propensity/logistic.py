@@ -1,0 +1,42 @@
+"""Fits logistic regressions: rules of thumb that trees must beat, and what trees may start from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from serving.calibration import sigmoid
+from serving.regression import Floats, Regression, spread
+
+PENALTY = 1.0
+"""Weight of the squared coefficients, in examples."""
+
+
+def fit(rows: Floats, outcome: NDArray[np.bool_], columns: Sequence[int], n_levels: Sequence[int]) -> Regression:
+    """Maximum likelihood with a small ridge penalty.
+
+    rows : float64, shape (n, n_features), NaN where a value is missing
+    columns : those to use
+    n_levels : of every feature, 0 for a number
+    """
+    blank = _blank(rows, np.array(columns), np.array(n_levels)[list(columns)])
+    functions = blank.functions(rows)
+
+    def loss_and_gradient(coefficients: Floats) -> tuple[float, Floats]:
+        z = functions @ coefficients
+        penalised = np.r_[0.0, coefficients[1:]]
+        loss = np.logaddexp(0, np.where(outcome, -z, z)).sum() + 0.5 * PENALTY * penalised @ penalised
+        return float(loss) / len(z), (functions.T @ (sigmoid(z) - outcome) + PENALTY * penalised) / len(z)
+
+    found = minimize(loss_and_gradient, np.zeros(functions.shape[1]), jac=True, method="L-BFGS-B")
+    return Regression(blank.columns, blank.n_levels, blank.fill, blank.centre, blank.scale, found.x)
+
+
+def _blank(rows: Floats, columns: NDArray[np.int64], n_levels: NDArray[np.int64]) -> Regression:
+    """A regression that knows its scales and no coefficients."""
+    known = np.ma.masked_invalid(rows[:, columns])
+    fill = np.ma.median(known, axis=0).filled(0.0)
+    told = spread(np.where(known.mask, fill, rows[:, columns]))
+    spreads = told.std(axis=0)
+    return Regression(columns, n_levels, fill, told.mean(axis=0), np.where(spreads > 0, spreads, 1.0), np.zeros(0))
