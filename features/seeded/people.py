@@ -99,6 +99,15 @@ class Visitors:
         person[by_fan] = self.fan_people[self.fans.draw(self.fan_bounds[loved], self.fan_bounds[loved + 1], rng)]
         return person
 
+    def shares(self, rates: Floats) -> Floats:
+        """Each person's share of the visits that items lead at these rates, shape (n_users,)."""
+        led = rates / rates.sum()
+        interest = self.regulars.weights.reshape(-1, self.n_users)
+        by_regulars = np.bincount(self.category, led * (1 - self.fan_share)) / interest.sum(axis=1) @ interest
+        fan_item = np.repeat(np.arange(len(led)), np.diff(self.fan_bounds))
+        by_fans = np.bincount(self.fan_people, (led / self.base)[fan_item] * self.fans.weights, self.n_users)
+        return np.asarray(by_regulars + by_fans)
+
 
 def draw_visitors(people: People, catalogue: Catalogue, rng: np.random.Generator) -> Visitors:
     """Give each person favourites in the consumable categories and add up what that means for every item."""

@@ -22,6 +22,7 @@ from features.seeded.chance import Floats
 from features.seeded.people import draw_people, draw_visitors
 
 MOST_DAYS = 730
+CAMPAIGN_DAYS = 28
 WEEKDAYS = np.array([1.05, 0.95, 0.9, 0.95, 1.1, 1.15, 0.9])
 SEASON_AMPLITUDE = 0.25
 
@@ -38,6 +39,8 @@ class Stream(IntEnum):
     SHOP = 0
     WEEK = 1
     DAY = 2
+    RESPONSE = 3
+    CAMPAIGN = 4
 
 
 class Scale(NamedTuple):
@@ -63,10 +66,13 @@ class Shop:
 
     n_events : about how many rows of events it shall have.
     seed : the same numbers give the same shop.
+    with_campaigns : whether customers get a campaign in every whole four weeks but the first.
     """
 
-    def __init__(self, n_events: int, seed: int) -> None:
+    def __init__(self, n_events: int, seed: int, with_campaigns: bool) -> None:
         self.n_events, self.seed, self.scale = n_events, seed, scale(n_events)
+        last_sending_day = self.scale.n_days - CAMPAIGN_DAYS if with_campaigns else -1
+        self.sending_days = range(CAMPAIGN_DAYS, last_sending_day + 1, CAMPAIGN_DAYS)
         rng = self.rng(Stream.SHOP)
         self.people = draw_people(self.scale.n_users, self.scale.n_days, rng)
         self.catalogue = draw_catalogue(self.scale.n_items, self.scale.n_days, rng)
