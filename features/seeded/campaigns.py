@@ -1,40 +1,38 @@
 """The campaigns of a seeded shop: every four weeks each customer is touched or held out at random, to known effect.
 
-A campaign is sent at midnight and works until the next: for so long the purchase logit of a treated person is raised by
-the person's response. Who responds can mostly be told from how often people come and on which device; some respond
-otherwise than people like them.
+A campaign is sent at midnight and works until the next: for so long a treated person's purchase logit is raised by a
+response. Those who are about to lapse can be persuaded, those who have just ordered are annoyed, all others do not
+care; the direction can be told from the events of the shop, the strength cannot.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from features.seeded.chance import Bools, Floats, Ints, choose
-from features.seeded.people import DEVICES, People
+from features.seeded.chance import Bools, Floats, Ints
+from features.seeded.people import mean_purchase_probability
 from features.seeded.shop import CAMPAIGN_DAYS, Shop, Stream
+from features.seeded.visits import Visits
 
 CHANNELS = ("email", "post")
 TOUCH_COSTS = (0.02, 0.8)
 TREATED_SHARE = 0.5
-RESPONSE_LOGITS = np.array([0.0, 1.5, -1.5])  # indifferent, persuadable, annoyed
-INDIFFERENT, PERSUADABLE, ANNOYED = range(3)
-ANNOYED_FROM, PERSUADABLE_FROM = 0.9, 0.5  # of people by rising activity
-ERRATIC_SHARE = 0.15
-ERRATIC_SHARES = np.array([0.5, 0.25, 0.25])
+RECENT_DAYS = 14
+LAPSING_DAYS = (29, 56)
+RECENT_LOGIT, LAPSING_LOGIT = -1.5, 1.5
 
 
-def draw_response(people: People, rng: np.random.Generator) -> Floats:
-    """What a touch adds to each person's purchase logit, shape (n_users,).
+def draw_response(days_since_order: Floats, rng: np.random.Generator) -> Floats:
+    """What treatment adds to a person's purchase logit: 0, or that of a recent or lapsing customer, times a strength.
 
-    The most active tenth is annoyed, the others of the more active half are persuadable on a mobile phone, and the rest
-    do not care; an erratic share responds in any of these ways.
+    The strength is of mean 1 and standard deviation 1/2.
+
+    days_since_order : float array, shape (n,), infinite before a first order
     """
-    n_users = len(people.activity)
-    quantile = np.argsort(np.argsort(people.activity)) / n_users
-    persuadable = (quantile >= PERSUADABLE_FROM) & (people.device == DEVICES.index("mobile"))
-    kind = np.select([quantile >= ANNOYED_FROM, persuadable], [ANNOYED, PERSUADABLE], INDIFFERENT)
-    erratic = rng.random(n_users) < ERRATIC_SHARE
-    return np.asarray(RESPONSE_LOGITS[np.where(erratic, choose(ERRATIC_SHARES, n_users, rng), kind)])
+    first, last = LAPSING_DAYS
+    lapsing = (first <= days_since_order) & (days_since_order <= last)
+    logit = np.select([days_since_order <= RECENT_DAYS, lapsing], [RECENT_LOGIT, LAPSING_LOGIT], 0.0)
+    return np.asarray(logit * rng.gamma(4, 1 / 4, len(logit)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +40,14 @@ class Campaign:
     """One campaign, an entry per customer treated or held out.
 
     day : on which it was sent
-    log_none : float array, shape (2, n)   log-probability of no purchase so far if held out, and if treated
+    conversion : float array, shape (2, n)   mean purchase probability of a visit if held out, and if treated
+    log_none : float array, shape (2, n)   log-probability of no purchase so far, likewise
     """
 
     day: int
     person: Ints
     treated: Bools
+    conversion: Floats
     log_none: Floats
 
     @property
@@ -64,11 +64,9 @@ class Campaigns:
     """
 
     def __init__(self, shop: Shop) -> None:
-        self.shop, people = shop, shop.people
-        self.response = draw_response(people, shop.rng(Stream.RESPONSE))
-        treated = replace(people, logit=people.logit + self.response)
-        self.conversion = np.stack([people.conversion, treated.conversion])
-        self.logit = people.logit
+        self.shop = shop
+        self.logit = shop.people.logit
+        self.last_order_day = np.full(shop.scale.n_users, -np.inf)
         self.sent: list[Campaign] = []
 
     def open(self, day: int, customers: Bools) -> None:
@@ -82,14 +80,18 @@ class Campaigns:
             self._send(day, np.flatnonzero(customers))
 
     def _send(self, day: int, person: Ints) -> None:
-        treated = self.shop.rng(Stream.CAMPAIGN, day).random(len(person)) < TREATED_SHARE
-        self.logit = self.shop.people.logit.copy()
-        self.logit[person[treated]] += self.response[person[treated]]
-        self.sent.append(Campaign(day, person, treated, np.zeros((2, len(person)))))
+        rng, usual = self.shop.rng(Stream.CAMPAIGN, day), self.shop.people.logit
+        treated = rng.random(len(person)) < TREATED_SHARE
+        if_treated = usual[person] + draw_response(day - self.last_order_day[person], rng)
+        self.logit = usual.copy()
+        self.logit[person[treated]] = if_treated[treated]
+        conversion = mean_purchase_probability(np.stack([usual[person], if_treated]))
+        self.sent.append(Campaign(day, person, treated, conversion, np.zeros_like(conversion)))
 
-    def close(self, day: int, rates: Floats, n_visits: int) -> None:
-        """Add a day of so many visits at these rates to what the running campaign's customers could have bought."""
+    def close(self, day: int, rates: Floats, visits: Visits, purchased: Bools) -> None:
+        """Note who ordered, and what a day of so many visits at these rates gave the campaign's customers to buy."""
+        self.last_order_day[visits.person[purchased]] = day
         for campaign in self.sent[-1:]:
             if day < campaign.day + CAMPAIGN_DAYS:
                 share = self.shop.visitors.shares(rates)[campaign.person]
-                campaign.log_none[:] += n_visits * np.log1p(-share * self.conversion[:, campaign.person])
+                campaign.log_none[:] += len(visits) * np.log1p(-share * campaign.conversion)

@@ -39,18 +39,23 @@ class People:
 
     @property
     def conversion(self) -> Floats:
-        """Mean purchase probability over sources and interest (Gauss-Hermite quadrature), shape (n_users,)."""
-        nodes, weights = np.polynomial.hermite_e.hermegauss(9)
-        mean = np.zeros_like(self.logit)
-        for source, share in enumerate(SOURCE_SHARES):
-            for interest, weight in zip(nodes, weights / weights.sum(), strict=True):
-                mean += share * weight * purchase_probability(self.logit, source, interest)
-        return mean
+        """Mean purchase probability, shape (n_users,)."""
+        return mean_purchase_probability(self.logit)
 
 
 def purchase_probability(logit: Floats, source: Ints | int, interest: Floats | float) -> Floats:
     """``sigmoid(logit + SOURCE_LOGITS[source] + INTEREST_LOGIT * interest)``, stock permitting."""
     return np.asarray(1 / (1 + np.exp(-(logit + SOURCE_LOGITS[source] + INTEREST_LOGIT * interest))))
+
+
+def mean_purchase_probability(logit: Floats) -> Floats:
+    """Over sources and interest (Gauss-Hermite quadrature), in the shape of the logits."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(9)
+    mean = np.zeros_like(logit)
+    for source, share in enumerate(SOURCE_SHARES):
+        for interest, weight in zip(nodes, weights / weights.sum(), strict=True):
+            mean += share * weight * purchase_probability(logit, source, interest)
+    return mean
 
 
 def draw_people(n_users: int, n_days: int, rng: np.random.Generator) -> People:

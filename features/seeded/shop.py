@@ -39,8 +39,7 @@ class Stream(IntEnum):
     SHOP = 0
     WEEK = 1
     DAY = 2
-    RESPONSE = 3
-    CAMPAIGN = 4
+    CAMPAIGN = 3
 
 
 class Scale(NamedTuple):

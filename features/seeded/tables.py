@@ -339,8 +339,8 @@ def write(folder: Path, n_events: int, seed: int = 0, with_campaigns: bool = Fal
     shop = Shop(n_events, seed, with_campaigns)
     if with_campaigns and not shop.sending_days:
         raise UserError(
-            f"A seeded shop of {n_events} events lasts {shop.scale.n_days} days, its first campaign would have worked after "
-            f"{2 * CAMPAIGN_DAYS}: ask for more events."
+            f"A seeded shop of {n_events} events lasts {shop.scale.n_days} days, one with campaigns "
+            f"{2 * CAMPAIGN_DAYS} or more: ask for more events."
         )
     trade = Trade(shop)
     with Files(folder) as files:

@@ -65,7 +65,7 @@ class Trade:
         events = self._with_refunds(rows, day, rng)
         lateness = (rng.random(len(events)) < LATE_SHARE) * rng.exponential(MEAN_LATENESS_US, len(events))
         self.stockroom.reorder(day, rng)
-        self.campaigns.close(day, rates, len(visits))
+        self.campaigns.close(day, rates, visits, purchased)
         self.n_events += len(events)
         self.n_visits += len(visits)
         return Day(

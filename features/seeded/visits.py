@@ -58,9 +58,7 @@ class Visits:
         return rows
 
 
-def draw_visits(
-    shop: Shop, day: int, rates: Floats, logit: Floats, session: Ints, rng: np.random.Generator
-) -> Visits:
+def draw_visits(shop: Shop, day: int, rates: Floats, logit: Floats, session: Ints, rng: np.random.Generator) -> Visits:
     """A visit for each number of a session; ``logit`` is each person's of that day."""
     people, n = shop.people, len(session)
     item = Lottery(rates).draw(np.zeros(n, int), np.full(n, len(rates)), rng)
