@@ -8,8 +8,9 @@ and who comes is drawn from the people whose taste is for its category or, in co
 that very item again and again. A visit's basket is the leading item and further items of its category in proportion to
 the same rates, so that a promotion multiplies an item's expected demand by its factor. The basket is bought with a
 probability that depends on person, device, source and interest, as far as stock reaches at that moment; stock follows
-an order-up-to policy that does not foresee seasons or promotions. Days are drawn one after another, each from its own
-seed, and written as they come: memory holds people, catalogue and the rows not yet written.
+an order-up-to policy that does not foresee seasons or promotions. Where the shop has campaigns, they raise or lower
+that probability. Days are drawn one after another, each from its own seed, and written as they come: memory holds
+people, catalogue and the rows not yet written.
 """
 
 from enum import IntEnum

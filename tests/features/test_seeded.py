@@ -20,7 +20,7 @@ from features.seeded.trade import LATE_SHARE
 
 N_EVENTS = 40_000
 VARIANCE_OVER_MEAN = 3  # of sales: several units in a line, several lines in an order
-SHOP_TOML = ROOT / "configs" / "shops" / "seeded.toml"
+SHOPS = ROOT / "configs" / "shops"
 
 
 @pytest.fixture(scope="module")
@@ -356,11 +356,14 @@ def test_the_truth_returned_is_the_truth_written(ask, truth):
     assert ask("select count(distinct date) from true_demand") == [(len(truth.days),)]
 
 
-def test_the_shop_file_names_what_is_written(folder, truth):
-    shop = tomllib.loads(SHOP_TOML.read_text())
-    assert set(shop["tables"]) == set(table_names())
+@pytest.mark.parametrize("name", ["seeded", "campaigns"])
+def test_the_shop_file_names_what_is_written(tmp_path, name):
+    with_campaigns = name == "campaigns"
+    write(tmp_path, 10_000, with_campaigns=with_campaigns)
+    shop = tomllib.loads((SHOPS / f"{name}.toml").read_text())
+    assert set(shop["tables"]) == {*table_names(), *["campaign_touches"] * with_campaigns}
     for table in shop["tables"].values():
-        assert list(folder.glob(table["path"].removeprefix("$SHOPKEEPER_HOME/seeded/source/")))
+        assert list(tmp_path.glob(table["path"].removeprefix("$SHOPKEEPER_HOME/seeded/source/")))
 
 
 @pytest.fixture(scope="module")
