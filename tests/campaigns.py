@@ -16,7 +16,7 @@ class Campaign(NamedTuple):
     effect: np.ndarray
 
 
-def campaign(n, seed=0, share=0.5, strength=1.0):
+def campaign(n, seed=0, share=0.5):
     """Spend makes persuadable, views annoy the others; tier 2 does not care; activity and recency raise all purchases.
 
     A pause is missing for three in ten.
@@ -25,7 +25,7 @@ def campaign(n, seed=0, share=0.5, strength=1.0):
     pause = np.where(rng.random(n) < 0.3, np.nan, rng.exponential(size=n))
     rows = np.column_stack([rng.normal(size=(n, 6)), rng.integers(0, 3, n), pause])
     activity, recency, spend, views, _, _, tier, _ = rows.T
-    response = strength * (tier < 2) * np.where(spend > 0.5, 1.2, np.where(views > 1, -0.8, 0.0))
+    response = (tier < 2) * np.where(spend > 0.5, 1.8, np.where(views > 1, -1.2, 0.0))
     logit = -1.5 + 0.8 * activity + 0.4 * recency
     held_out, if_treated = (1 / (1 + np.exp(-logit - added)) for added in (0, response))
     treated = rng.random(n) < share

@@ -17,7 +17,7 @@ from training.randomisation import require_randomised, standard_error
 N_FOLDS = 5
 PATIENCE = 50
 LEAST_SIGNAL = 1.96
-"""Standard errors from 0 that a learner's slope must have: without effect, no more than 1 in 40 has."""
+"""Standard errors above 0 that a learner's slope must lie: where all uplifts are equal, 1 in 40 does."""
 _ROWS_WORTH_THREADS = 200_000
 
 Floats = NDArray[np.float64]
@@ -29,8 +29,9 @@ class UpliftConfig(Config):
     """What an uplift model is fitted with."""
 
     model: Literal["auto", "constant", "s_learner", "t_learner"] = "auto"
-    """One model of treated and held out, a model of each, or the average; auto takes what tells touches apart best."""
-    trees: BoosterConfig = BoosterConfig(num_leaves=7, learning_rate=0.03, min_data_in_leaf=200)
+    """One model of treated and held out, a model of each, or the average; auto tries both learners. A learner that does
+    not tell touches apart beyond chance gives way to the average."""
+    trees: BoosterConfig = BoosterConfig(num_leaves=7, learning_rate=0.03)
     """LightGBM's settings."""
 
 

@@ -1,8 +1,18 @@
-import numpy as np
-import pytest
-from campaigns import NAMES, campaign, captured
+from datetime import UTC
 
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from campaigns import NAMES, Campaign, campaign, captured
+
+from features.customers import FEATURES, customer_features, feature_matrix, repurchase_labels
 from features.errors import UserError
+from features.home import home
+from features.ingest import ingest
+from features.lake import Lake
+from features.seeded.tables import write
+from features.shops import load_shop
+from features.windows import before
 from serving.artifact import Artifact, Draft, verified
 from serving.uplift import UpliftScorer
 from training import uplift
@@ -131,3 +141,37 @@ def test_an_artifact_without_its_trees_is_incomplete(models, tmp_path):
     (draft.folder / "model_treated.txt").unlink()
     with pytest.raises(Exception, match=r"has no model_treated\.txt"):
         UpliftScorer.load(Artifact(draft.folder))
+
+
+@pytest.fixture
+def seeded_campaigns(tmp_path, monkeypatch):
+    """The campaigns of a seeded shop, oldest first, with what was known of the customers who had ordered."""
+    monkeypatch.setenv("SHOPKEEPER_HOME", str(tmp_path))
+    source = home() / "seeded" / "source"
+    write(source, 1_000_000, with_campaigns=True)
+    shop = load_shop("campaigns")
+    ingest(shop)
+    engine = Lake(shop).engine()
+    sent = pq.read_table(source / "truth" / "campaigns.parquet").drop_columns("sent_at")
+    touches = engine.select("select * from campaign_touches").join(sent, ["user_id", "campaign_id"])
+    instants = sorted(set(touches["sent_at"].to_pylist()))
+    return [as_known(engine, sent_at, touches) for sent_at in instants]
+
+
+def as_known(engine, sent_at, touches):
+    sent, as_of = touches.filter(touches["sent_at"].to_numpy() == np.datetime64(sent_at)), sent_at.replace(tzinfo=UTC)
+    customers = customer_features(before(engine, as_of), as_of)
+    known = sent.join(customers, "user_id", "person_id", "inner").sort_by("user_id")
+    bought = repurchase_labels(engine, as_of, 28, known["user_id"].to_pylist())
+    return Campaign(feature_matrix(known), known["treated"].to_numpy(), bought, known["effect"].to_numpy())
+
+
+def together(campaigns):
+    return Campaign(*map(np.concatenate, zip(*campaigns, strict=True)))
+
+
+@pytest.mark.slow
+def test_a_seeded_shop_learns_whom_to_treat(seeded_campaigns, score):
+    known, later = together(seeded_campaigns[:-3]), together(seeded_campaigns[-3:])
+    model = uplift.fit(known.rows, known.treated, known.bought, [*FEATURES], UpliftConfig())
+    assert captured(score(model, later.rows), later.effect) > 0.95
