@@ -13,7 +13,9 @@ from features.errors import UserError
 from features.home import ROOT
 from features.seeded import tables
 from features.seeded.__main__ import main
+from features.seeded.campaigns import Campaigns
 from features.seeded.catalogue import CATEGORIES
+from features.seeded.shop import Shop
 from features.seeded.stockroom import Stockroom
 from features.seeded.tables import Files, write
 from features.seeded.trade import LATE_SHARE
@@ -440,6 +442,18 @@ def test_the_direction_of_an_effect_can_be_told_from_the_last_order(ask_campaign
     assert shares[1] > 0.1
     assert shares[-1] > 0.1
     assert shares[0] > 0.5
+
+
+def test_a_campaign_works_for_four_weeks():
+    shop = Shop(10_000, seed=0, with_campaigns=True)
+    campaigns, everybody = Campaigns(shop), np.ones(shop.scale.n_users, bool)
+    campaigns.last_order_day[:] = -12
+    worked = []
+    for day in range(shop.scale.n_days):
+        campaigns.open(day, everybody)
+        worked.append((campaigns.logit != shop.people.logit).any())
+    assert np.flatnonzero(worked).tolist() == list(range(28, 56))
+    assert shop.scale.n_days > 60
 
 
 def test_campaigns_change_nothing_before_the_first_of_them(tmp_path):
