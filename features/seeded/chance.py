@@ -16,6 +16,7 @@ class Lottery:
     """
 
     def __init__(self, weights: Floats) -> None:
+        self.weights = weights
         self.cumulative = np.concatenate([[0.0], np.cumsum(weights)])
 
     def draw(self, first: Ints, end: Ints, rng: np.random.Generator) -> Ints:

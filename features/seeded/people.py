@@ -39,18 +39,23 @@ class People:
 
     @property
     def conversion(self) -> Floats:
-        """Mean purchase probability over sources and interest (Gauss-Hermite quadrature), shape (n_users,)."""
-        nodes, weights = np.polynomial.hermite_e.hermegauss(9)
-        mean = np.zeros_like(self.logit)
-        for source, share in enumerate(SOURCE_SHARES):
-            for interest, weight in zip(nodes, weights / weights.sum(), strict=True):
-                mean += share * weight * purchase_probability(self.logit, source, interest)
-        return mean
+        """Mean purchase probability, shape (n_users,)."""
+        return mean_purchase_probability(self.logit)
 
 
 def purchase_probability(logit: Floats, source: Ints | int, interest: Floats | float) -> Floats:
     """``sigmoid(logit + SOURCE_LOGITS[source] + INTEREST_LOGIT * interest)``, stock permitting."""
     return np.asarray(1 / (1 + np.exp(-(logit + SOURCE_LOGITS[source] + INTEREST_LOGIT * interest))))
+
+
+def mean_purchase_probability(logit: Floats) -> Floats:
+    """Over sources and interest (Gauss-Hermite quadrature), in the shape of the logits."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(9)
+    mean = np.zeros_like(logit)
+    for source, share in enumerate(SOURCE_SHARES):
+        for interest, weight in zip(nodes, weights / weights.sum(), strict=True):
+            mean += share * weight * purchase_probability(logit, source, interest)
+    return mean
 
 
 def draw_people(n_users: int, n_days: int, rng: np.random.Generator) -> People:
@@ -98,6 +103,15 @@ class Visitors:
         loved = item[by_fan]
         person[by_fan] = self.fan_people[self.fans.draw(self.fan_bounds[loved], self.fan_bounds[loved + 1], rng)]
         return person
+
+    def shares(self, rates: Floats) -> Floats:
+        """Each person's share of the visits that items lead at these rates, shape (n_users,)."""
+        led = rates / rates.sum()
+        interest = self.regulars.weights.reshape(-1, self.n_users)
+        by_regulars = np.bincount(self.category, led * (1 - self.fan_share)) / interest.sum(axis=1) @ interest
+        fan_item = np.repeat(np.arange(len(led)), np.diff(self.fan_bounds))
+        by_fans = np.bincount(self.fan_people, (led / self.base)[fan_item] * self.fans.weights, self.n_users)
+        return np.asarray(by_regulars + by_fans)
 
 
 def draw_visitors(people: People, catalogue: Catalogue, rng: np.random.Generator) -> Visitors:

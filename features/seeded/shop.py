@@ -8,8 +8,9 @@ and who comes is drawn from the people whose taste is for its category or, in co
 that very item again and again. A visit's basket is the leading item and further items of its category in proportion to
 the same rates, so that a promotion multiplies an item's expected demand by its factor. The basket is bought with a
 probability that depends on person, device, source and interest, as far as stock reaches at that moment; stock follows
-an order-up-to policy that does not foresee seasons or promotions. Days are drawn one after another, each from its own
-seed, and written as they come: memory holds people, catalogue and the rows not yet written.
+an order-up-to policy that does not foresee seasons or promotions. Where the shop has campaigns, they raise or lower
+that probability. Days are drawn one after another, each from its own seed, and written as they come: memory holds
+people, catalogue and the rows not yet written.
 """
 
 from enum import IntEnum
@@ -22,6 +23,7 @@ from features.seeded.chance import Floats
 from features.seeded.people import draw_people, draw_visitors
 
 MOST_DAYS = 730
+CAMPAIGN_DAYS = 28
 WEEKDAYS = np.array([1.05, 0.95, 0.9, 0.95, 1.1, 1.15, 0.9])
 SEASON_AMPLITUDE = 0.25
 
@@ -38,6 +40,7 @@ class Stream(IntEnum):
     SHOP = 0
     WEEK = 1
     DAY = 2
+    CAMPAIGN = 3
 
 
 class Scale(NamedTuple):
@@ -63,10 +66,13 @@ class Shop:
 
     n_events : about how many rows of events it shall have.
     seed : the same numbers give the same shop.
+    with_campaigns : whether customers get a campaign in every whole four weeks but the first.
     """
 
-    def __init__(self, n_events: int, seed: int) -> None:
+    def __init__(self, n_events: int, seed: int, with_campaigns: bool) -> None:
         self.n_events, self.seed, self.scale = n_events, seed, scale(n_events)
+        last_sending_day = self.scale.n_days - CAMPAIGN_DAYS if with_campaigns else -1
+        self.sending_days = range(CAMPAIGN_DAYS, last_sending_day + 1, CAMPAIGN_DAYS)
         rng = self.rng(Stream.SHOP)
         self.people = draw_people(self.scale.n_users, self.scale.n_days, rng)
         self.catalogue = draw_catalogue(self.scale.n_items, self.scale.n_days, rng)

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from features.contract import AVAILABILITY, EVENT_NAMES
 from features.errors import UserError
+from features.seeded.campaigns import CHANNELS, TOUCH_COSTS, Campaign
 from features.seeded.catalogue import CATEGORIES, LEAD_TIME_VARIATION, SUBCATEGORIES
 from features.seeded.chance import Floats, Ints
 from features.seeded.clock import FIRST_DAY, midnight
 from features.seeded.people import COUNTRIES, DEVICES, MEDIA, SOURCES
-from features.seeded.shop import Shop
+from features.seeded.shop import CAMPAIGN_DAYS, Shop
 from features.seeded.trade import Day, Trade
 
 LEAST_EVENTS = 1_000
@@ -205,6 +206,32 @@ def true_items_table(shop: Shop, _: Trade) -> pa.Table:
     )
 
 
+def campaign_touches_table(campaign: Campaign) -> pa.Table:
+    channel = campaign.day // CAMPAIGN_DAYS % len(CHANNELS)
+    touched = {
+        "channel": _pick(CHANNELS, np.full(len(campaign.person), channel)),
+        "treated": campaign.treated,
+        "cost": TOUCH_COSTS[channel] * campaign.treated,
+    }
+    return pa.table({**_sent(campaign), **touched})
+
+
+def true_campaigns_table(campaign: Campaign) -> pa.Table:
+    """Probability of a purchase within four weeks of the touch, stock permitting, and what treatment adds to it."""
+    held_out, treated = campaign.probability
+    outcomes = {"probability_held_out": held_out, "probability_treated": treated, "effect": treated - held_out}
+    return pa.table({**_sent(campaign), **outcomes})
+
+
+def _sent(campaign: Campaign) -> dict[str, pa.Array]:
+    n = len(campaign.person)
+    return {
+        "user_id": _ids("u", campaign.person),
+        "campaign_id": _ids("c", np.full(n, campaign.day // CAMPAIGN_DAYS)),
+        "sent_at": _instants(np.full(n, midnight(campaign.day))),
+    }
+
+
 def _ids(prefix: str, numbers: Ints) -> pa.Array:
     """Numbers as identifiers; null where negative."""
     return pc.binary_join_element_wise(prefix, pa.array(numbers, mask=numbers < 0).cast(pa.string()), "")
@@ -236,6 +263,10 @@ FINAL_TABLES: Mapping[str, Callable[[Shop, Trade], pa.Table]] = {
     "pipeline": pipeline_table,
     "truth/users": true_users_table,
     "truth/items": true_items_table,
+}
+CAMPAIGN_TABLES: Mapping[str, Callable[[Campaign], pa.Table]] = {
+    "campaign_touches": campaign_touches_table,
+    "truth/campaigns": true_campaigns_table,
 }
 
 
@@ -294,16 +325,23 @@ class Truth:
     conversion: Floats
 
 
-def write(folder: Path, n_events: int, seed: int = 0) -> Truth:
+def write(folder: Path, n_events: int, seed: int = 0, with_campaigns: bool = False) -> Truth:
     """Write a shop's tables below a folder, and what it was drawn from below ``folder/truth``.
 
     n_events : rows of events, at least 1,000; met within 2 %
     seed : the same numbers give the same files
-    Raises UserError for fewer events.
+    with_campaigns : add ``campaign_touches``, which change what people buy, and their truth; ``truth/users``, ``items``
+        and ``demand`` stay those of a shop without campaigns
+    Raises UserError for fewer events, and for a shop of less than eight weeks that shall have campaigns.
     """
     if n_events < LEAST_EVENTS:
         raise UserError(f"A seeded shop of {n_events} events is too small: ask for {LEAST_EVENTS} or more.")
-    shop = Shop(n_events, seed)
+    shop = Shop(n_events, seed, with_campaigns)
+    if with_campaigns and not shop.sending_days:
+        raise UserError(
+            f"A seeded shop of {n_events} events lasts {shop.scale.n_days} days, one with campaigns "
+            f"{2 * CAMPAIGN_DAYS} or more: ask for more events."
+        )
     trade = Trade(shop)
     with Files(folder) as files:
         for number in range(shop.scale.n_days):
@@ -314,6 +352,9 @@ def write(folder: Path, n_events: int, seed: int = 0) -> Truth:
             files.append("offers", offers_table(shop, number))
         for name, final_table in FINAL_TABLES.items():
             files.append(name, final_table(shop, trade))
+        for campaign in trade.campaigns.sent:
+            for name, campaign_table in CAMPAIGN_TABLES.items():
+                files.append(name, campaign_table(campaign))
     return Truth(
         n_events=trade.n_events,
         days=FIRST_DAY + np.arange(shop.scale.n_days),

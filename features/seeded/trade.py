@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.contract import EVENT_NAMES
+from features.seeded.campaigns import Campaigns
 from features.seeded.catalogue import Offers
 from features.seeded.chance import Bools, Floats, Ints, choose
 from features.seeded.clock import DAY_US, HOUR_US, midnight
@@ -44,6 +45,7 @@ class Trade:
     def __init__(self, shop: Shop) -> None:
         self.shop = shop
         self.stockroom = Stockroom(shop.catalogue, shop.mean_demand())
+        self.campaigns = Campaigns(shop)
         self.traffic = np.array([shop.rates(day).sum() for day in range(shop.scale.n_days)])
         self.greeted = shop.people.login_at < 0
         self.refunds = np.empty(0, EVENT)
@@ -55,12 +57,15 @@ class Trade:
         was_available = self.stockroom.available_fraction == 1
         self.stockroom.receive(day)
         on_hand, on_order = self.stockroom.on_hand, self.stockroom.on_order
-        visits = draw_visits(self.shop, day, rates, self.n_visits + np.arange(self._planned_visits(day)), rng)
+        self.campaigns.open(day, self.greeted)
+        session = self.n_visits + np.arange(self._planned_visits(day))
+        visits = draw_visits(self.shop, day, rates, self.campaigns.logit, session, rng)
         probability, purchased, rows = self._live_through(visits, rates, rng)
         rows["price"] = np.where(rows["item"] >= 0, offers.price[rows["item"]], np.nan)
         events = self._with_refunds(rows, day, rng)
         lateness = (rng.random(len(events)) < LATE_SHARE) * rng.exponential(MEAN_LATENESS_US, len(events))
         self.stockroom.reorder(day, rng)
+        self.campaigns.close(day, rates, visits, purchased)
         self.n_events += len(events)
         self.n_visits += len(visits)
         return Day(

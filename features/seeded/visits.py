@@ -58,8 +58,8 @@ class Visits:
         return rows
 
 
-def draw_visits(shop: Shop, day: int, rates: Floats, session: Ints, rng: np.random.Generator) -> Visits:
-    """A visit for each number of a session."""
+def draw_visits(shop: Shop, day: int, rates: Floats, logit: Floats, session: Ints, rng: np.random.Generator) -> Visits:
+    """A visit for each number of a session; ``logit`` is each person's of that day."""
     people, n = shop.people, len(session)
     item = Lottery(rates).draw(np.zeros(n, int), np.full(n, len(rates)), rng)
     person = shop.visitors.draw(item, rng)
@@ -74,7 +74,7 @@ def draw_visits(shop: Shop, day: int, rates: Floats, session: Ints, rng: np.rand
         started_at=started_at,
         pace=rng.integers(LEAST_PACE_US, LONGEST_VISIT_US // MOST_STEPS, n),
         interest=interest,
-        probability=purchase_probability(people.logit[person], source, interest),
+        probability=purchase_probability(logit[person], source, interest),
     )
 
 

@@ -13,14 +13,16 @@ from features.errors import UserError
 from features.home import ROOT
 from features.seeded import tables
 from features.seeded.__main__ import main
+from features.seeded.campaigns import Campaigns
 from features.seeded.catalogue import CATEGORIES
+from features.seeded.shop import Shop
 from features.seeded.stockroom import Stockroom
 from features.seeded.tables import Files, write
 from features.seeded.trade import LATE_SHARE
 
 N_EVENTS = 40_000
 VARIANCE_OVER_MEAN = 3  # of sales: several units in a line, several lines in an order
-SHOP_TOML = ROOT / "configs" / "shops" / "seeded.toml"
+SHOPS = ROOT / "configs" / "shops"
 
 
 @pytest.fixture(scope="module")
@@ -163,17 +165,22 @@ def test_people_buy_the_same_consumable_again_more_than_the_same_coat(ask):
     assert same_item[True] > 1.5 * same_item[False]
 
 
-@pytest.fixture(scope="module")
-def ask_abundant(tmp_path_factory):
-    """A shop that never runs out, in which sales are the uncensored demand."""
+def write_abundant(folder, n_events, with_campaigns=False):
+    """Write a shop that never runs out."""
 
     def fill_up(stockroom, day):
         stockroom.on_hand = np.full_like(stockroom.on_hand, 1e6)
 
-    folder = tmp_path_factory.mktemp("abundant")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Stockroom, "receive", fill_up)
-        write(folder, 100_000)
+        write(folder, n_events, with_campaigns=with_campaigns)
+
+
+@pytest.fixture(scope="module")
+def ask_abundant(tmp_path_factory):
+    """A shop that never runs out, in which sales are the uncensored demand."""
+    folder = tmp_path_factory.mktemp("abundant")
+    write_abundant(folder, 100_000)
     connection = duckdb.connect(config={"threads": 1})
     connection.execute(f"""
         create view demand as select true_demand.*, item_category, coalesce(units, 0) as units
@@ -351,11 +358,119 @@ def test_the_truth_returned_is_the_truth_written(ask, truth):
     assert ask("select count(distinct date) from true_demand") == [(len(truth.days),)]
 
 
-def test_the_shop_file_names_what_is_written(folder, truth):
-    shop = tomllib.loads(SHOP_TOML.read_text())
-    assert set(shop["tables"]) == set(table_names())
+@pytest.mark.parametrize("name", ["seeded", "campaigns"])
+def test_the_shop_file_names_what_is_written(tmp_path, name):
+    with_campaigns = name == "campaigns"
+    write(tmp_path, 10_000, with_campaigns=with_campaigns)
+    shop = tomllib.loads((SHOPS / f"{name}.toml").read_text())
+    assert set(shop["tables"]) == {*table_names(), *["campaign_touches"] * with_campaigns}
     for table in shop["tables"].values():
-        assert list(folder.glob(table["path"].removeprefix("$SHOPKEEPER_HOME/seeded/source/")))
+        assert list(tmp_path.glob(table["path"].removeprefix("$SHOPKEEPER_HOME/seeded/source/")))
+
+
+@pytest.fixture(scope="module")
+def ask_campaigns(tmp_path_factory):
+    """A shop that never runs out and sends campaigns: a row of ``touches`` has what was sent, what followed, the truth.
+
+    ``days_since_order`` counts from the last order before the touch.
+    """
+    folder = tmp_path_factory.mktemp("campaigns")
+    write_abundant(folder, 150_000, with_campaigns=True)
+    connection = duckdb.connect(config={"threads": 1})
+    connection.execute(f"""
+        create view campaign_touches as from read_parquet('{folder}/campaign_touches.parquet');
+        create view events as from read_parquet('{folder}/events/*.parquet');
+        create table touches as
+        with orders as (
+            select replace(user_pseudo_id, 'd', 'u') as user_id, event_timestamp as ordered_at
+            from events where event_name = 'purchase'),
+        followed as (
+            select sent.*, max(ordered_at) filter (ordered_at < sent_at) as last_order_at,
+                count_if(ordered_at >= sent_at and ordered_at < sent_at + interval 28 days) > 0 as bought
+            from campaign_touches sent left join orders using (user_id) group by all)
+        select *, if(treated, probability_treated, probability_held_out) as probability,
+            date_diff('day', last_order_at, sent_at) as days_since_order
+        from followed join read_parquet('{folder}/truth/campaigns.parquet') using (user_id, campaign_id, sent_at)
+    """)
+    return lambda text: connection.execute(text).fetchall()
+
+
+def test_campaign_touches_keep_the_contract(ask_campaigns):
+    described = {column: kind for column, kind, *_ in ask_campaigns("describe campaign_touches")}
+    assert described == contract.CAMPAIGN_TOUCHES.types()
+    for predicate in predicates(contract.CAMPAIGN_TOUCHES, described):
+        assert ask_campaigns(f"select count(*) from campaign_touches where ({predicate}) is not true") == [(0,)]
+    key = ", ".join(contract.CAMPAIGN_TOUCHES.key)
+    assert ask_campaigns(f"select {key} from campaign_touches group by all having count(*) > 1") == []
+
+
+def test_customers_are_held_out_at_random_every_four_weeks(ask_campaigns):
+    sent = ask_campaigns("""
+        select campaign_id, sent_at, count(distinct channel), avg(cast(treated as int)), max(if(treated, 0, cost)),
+            min(if(treated, cost, 1)) from touches group by all order by sent_at
+    """)
+    first, last = ask_campaigns("select min(event_timestamp), max(event_timestamp) from events")[0]
+    assert len(sent) == ((last - first).days + 1) // 28 - 1
+    for number, (campaign_id, sent_at, n_channels, share, held_out_cost, least_cost) in enumerate(sent, 1):
+        assert campaign_id == f"c{number}"
+        assert (sent_at - first.replace(hour=0, minute=0, second=0, microsecond=0)).days == 28 * number
+        assert (n_channels, held_out_cost) == (1, 0)
+        assert share == pytest.approx(0.5, abs=0.06)
+        assert least_cost > 0
+    assert ask_campaigns("""
+        select count(*) from touches join (select user_id, min(event_timestamp) as login_at from events
+            where event_name = 'login' group by 1) using (user_id) where login_at >= sent_at
+    """) == [(0,)]
+
+
+@pytest.mark.parametrize("part", ["treated", "(treated, sign(effect))", "(treated, campaign_id)", "(treated, size)"])
+def test_as_many_touches_are_followed_by_a_purchase_as_the_truth_says(ask_campaigns, part):
+    for group, n, bought, expected, variance in ask_campaigns(f"""
+        select {part}, count(*), count_if(bought), sum(probability), sum(probability * (1 - probability))
+        from (select *, ntile(4) over (order by probability) as size from touches) group by 1
+    """):
+        assert n > 100
+        assert abs(bought - expected) < 3.5 * np.sqrt(variance), group
+
+
+def test_the_direction_of_an_effect_can_be_told_from_the_last_order(ask_campaigns):
+    assert ask_campaigns("""
+        select count(*) from touches where sign(effect) <>
+            case when days_since_order <= 14 then -1 when days_since_order between 29 and 56 then 1 else 0 end
+    """) == [(0,)]
+    shares = dict(ask_campaigns("select sign(effect), count(*) / sum(count(*)) over () from touches group by 1"))
+    assert shares[1] > 0.1
+    assert shares[-1] > 0.1
+    assert shares[0] > 0.5
+
+
+def test_a_campaign_works_for_four_weeks():
+    shop = Shop(10_000, seed=0, with_campaigns=True)
+    campaigns, everybody = Campaigns(shop), np.ones(shop.scale.n_users, bool)
+    campaigns.last_order_day[:] = -12
+    worked = []
+    for day in range(shop.scale.n_days):
+        campaigns.open(day, everybody)
+        worked.append((campaigns.logit != shop.people.logit).any())
+    assert np.flatnonzero(worked).tolist() == list(range(28, 56))
+    assert shop.scale.n_days > 60
+
+
+def test_campaigns_change_nothing_before_the_first_of_them(tmp_path):
+    for name, with_campaigns in (("with", True), ("without", False)):
+        write(tmp_path / name, 10_000, with_campaigns=with_campaigns)
+    first = pq.read_table(tmp_path / "with" / "campaign_touches.parquet")["sent_at"][0].as_py()
+    days = duckdb.connect(config={"threads": 1})
+    before = "select * from read_parquet('{}/{}/events/*.parquet') where event_timestamp < '{}'"
+    one, other = (before.format(tmp_path, name, first) for name in ("with", "without"))
+    assert days.execute(f"select count(*) > 1000 from ({one})").fetchall() == [(True,)]
+    assert days.execute(f"({one}) except ({other})").fetchall() == []
+    assert not list((tmp_path / "without").rglob("campaign*"))
+
+
+def test_a_shop_too_short_for_campaigns_is_refused(tmp_path):
+    with pytest.raises(UserError, match="of 1000 events lasts 28 days, one with campaigns 56 or more"):
+        write(tmp_path, 1_000, with_campaigns=True)
 
 
 def test_a_shop_too_small_is_refused(tmp_path):
@@ -369,6 +484,12 @@ def test_the_command_writes_below_shopkeeper_home(tmp_path, monkeypatch, capsys)
     main()
     assert (tmp_path / "seeded" / "source" / "events" / "events.parquet").exists()
     assert "28 days, 35 people, 47 items" in capsys.readouterr().out
+
+
+def test_the_command_adds_campaigns(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["seeded", "--events", "10000", "--campaigns", "--out", str(tmp_path)])
+    main()
+    assert (tmp_path / "campaign_touches.parquet").exists()
 
 
 def test_the_command_exits_with_2_and_the_reason(tmp_path, monkeypatch, capsys):
