@@ -43,6 +43,32 @@ def customer_features(past: Engine, as_of: datetime) -> pa.Table:
     return past.query("customer_features", as_of=as_of).select(["person_id", *FEATURES]).sort_by("person_id")
 
 
+def order_summaries(past: Engine, as_of: datetime, half_life_days: int) -> pa.Table:
+    """One row per person who ever bought: days with an order, what they were worth, and revenue less refunds.
+
+    half_life_days : a repeat order so long ago counts half in ``faded_repeats``
+    Returns the columns of ``order_summaries.sql`` (counts and days int64, the others float64, ``repeat_day_spend`` null
+    for who bought on one day only), ordered by person.
+    """
+    return past.query("order_summaries", as_of=as_of, half_life_days=half_life_days).sort_by("person_id")
+
+
+def orders_between(truth: Engine, since: datetime, end: datetime, person_ids: Sequence[str]) -> pa.Table:
+    """What each person bought from one midnight to another.
+
+    truth : must hold the events of [since, end)
+    Returns ``n_order_days`` (int64) and ``spend`` (money, float64), a row per person in their order, 0 for no order.
+    """
+    bought = truth.select(
+        "select person_id, count(*) as n_order_days, sum(spend) as spend from order_days "
+        "where day >= cast(cast($since as timestamp) as date) group by person_id",
+        as_of=end,
+        since=since,
+    )
+    place = pc.index_in(pa.array(person_ids, pa.string()), value_set=bought["person_id"].combine_chunks())
+    return pa.table({name: pc.fill_null(bought[name].take(place), 0) for name in ("n_order_days", "spend")})
+
+
 def eligible(customers: pa.Table, eligible_days: int) -> pa.Table:
     """Those who ordered at least once in the last days before the instant of their features."""
     return customers.filter(pc.field("days_since_last_order") <= eligible_days)
