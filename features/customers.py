@@ -60,7 +60,7 @@ def orders_between(truth: Engine, since: datetime, end: datetime, person_ids: Se
     Returns ``n_order_days`` (int64) and ``spend`` (money, float64), a row per person in their order, 0 for no order.
     """
     bought = truth.select(
-        "select person_id, count(*) as n_order_days, sum(spend) as spend from order_days "
+        "select person_id, count(*) as n_order_days, sum(spend) as spend from purchase_days "
         "where day >= cast(cast($since as timestamp) as date) group by person_id",
         as_of=end,
         since=since,

@@ -105,7 +105,7 @@ def customer_features(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
     ]
 
 
-def order_days(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
+def purchase_days(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
     bought = [{**line, "day": line["event_timestamp"].date()} for line in named(known_events(shop, as_of), "purchase")]
     return [
         {
@@ -128,7 +128,7 @@ def order_summaries(shop: Shop, as_of: datetime, half_life_days: int, **_: Any) 
             **_order_summary(sorted(days, key=lambda row: row["day"]), last_known, half_life_days),
             "net_spend": sum(day["spend"] for day in days) - sum(map(spend, refunds.get((person,), []))),
         }
-        for (person,), days in grouped(order_days(shop, as_of), "person_id").items()
+        for (person,), days in grouped(purchase_days(shop, as_of), "person_id").items()
     ]
 
 
@@ -383,9 +383,9 @@ ORACLES: dict[str, Callable[..., list[Row]]] = {
         item_features,
         known_events,
         kpis,
-        order_days,
         order_summaries,
         period_demand,
+        purchase_days,
         repurchase_labels,
         sessions,
     )

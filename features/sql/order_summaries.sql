@@ -5,7 +5,7 @@ with dated as (
         *,
         unix_date(day) - min(unix_date(day)) over (partition by person_id) as days_after_first,
         unix_date(cast(cast($as_of as timestamp) - interval 1 second as date)) - unix_date(day) as age_days
-    from order_days
+    from purchase_days
 ),
 refunded as (
     select person_id, sum(quantity * coalesce(price, 0.0)) as refunds
