@@ -43,14 +43,18 @@ def customer_features(past: Engine, as_of: datetime) -> pa.Table:
     return past.query("customer_features", as_of=as_of).select(["person_id", *FEATURES]).sort_by("person_id")
 
 
-def order_summaries(past: Engine, as_of: datetime, half_life_days: int) -> pa.Table:
+def order_summaries(past: Engine, as_of: datetime) -> pa.Table:
     """One row per person who ever bought: days with an order, what they were worth, and revenue less refunds.
 
-    half_life_days : a repeat order so long ago counts half in ``faded_repeats``
-    Returns the columns of ``order_summaries.sql`` (counts and days int64, the others float64, ``repeat_day_spend`` null
-    for who bought on one day only), ordered by person.
+    Returns the columns of ``order_summaries.sql`` (counts and days int64, money float64, ``repeat_day_spend`` null for
+    who bought on one day only), ordered by person.
     """
-    return past.query("order_summaries", as_of=as_of, half_life_days=half_life_days).sort_by("person_id")
+    return past.query("order_summaries", as_of=as_of).sort_by("person_id")
+
+
+def purchase_days(past: Engine, as_of: datetime) -> pa.Table:
+    """Every day on which a person bought, with its totals, ordered by ``person_id`` and ``day``."""
+    return past.query("purchase_days", as_of=as_of).sort_by([("person_id", "ascending"), ("day", "ascending")])
 
 
 def orders_between(truth: Engine, since: datetime, end: datetime, person_ids: Sequence[str]) -> pa.Table:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
-from math import ceil, floor, log
+from math import ceil, floor
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow as pa
 Row = dict[str, Any]
 Shop = Mapping[str, list[Row]]
 
-PARAMETERS = {"period_days": 7, "by_location": 1, "least_periods": 2, "half_life_days": 91}
+PARAMETERS = {"period_days": 7, "by_location": 1, "least_periods": 2}
 THURSDAY = date(1970, 1, 1)
 
 
@@ -119,29 +119,26 @@ def purchase_days(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
     ]
 
 
-def order_summaries(shop: Shop, as_of: datetime, half_life_days: int, **_: Any) -> list[Row]:
+def order_summaries(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
     last_known = (as_of - timedelta(seconds=1)).date()
     refunds = grouped(named(known_events(shop, as_of), "refund"), "person_id")
     return [
         {
             "person_id": person,
-            **_order_summary(sorted(days, key=lambda row: row["day"]), last_known, half_life_days),
+            **_order_summary(sorted(days, key=lambda row: row["day"]), last_known),
             "net_spend": sum(day["spend"] for day in days) - sum(map(spend, refunds.get((person,), []))),
         }
         for (person,), days in grouped(purchase_days(shop, as_of), "person_id").items()
     ]
 
 
-def _order_summary(days: list[Row], last_known: date, half_life_days: int) -> Row:
+def _order_summary(days: list[Row], last_known: date) -> Row:
     first, *repeats = days
     return {
         "n_orders": sum(day["n_orders"] for day in days),
         "n_order_days": len(days),
         "days_since_first_order": (last_known - first["day"]).days,
         "days_since_last_order": (last_known - days[-1]["day"]).days,
-        "faded_repeats": sum(0.5 ** ((last_known - day["day"]).days / half_life_days) for day in repeats),
-        "log_weeks": sum(log(1 + (day["day"] - first["day"]).days / 7) for day in repeats),
-        "units_per_order_day": sum(day["units"] for day in days) / len(days),
         "repeat_day_spend": sum(day["spend"] for day in repeats) / len(repeats) if repeats else None,
     }
 

@@ -12,14 +12,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from features.customers import order_summaries, orders_between
+from features.customers import order_summaries, orders_between, purchase_days
 from features.engine import Engine
 from features.errors import UserError
 from features.windows import Window, time_window
 from training import order_value, repeat_buying, segments
 from training.config import CONFIG_FOLDER, Config
 from training.order_value import OrderValue
-from training.repeat_buying import HALF_LIFE_DAYS, OrderHistories, RepeatBuying
+from training.repeat_buying import OrderHistories, RepeatBuying
 from training.value_metrics import decile_table, level_metrics, normalized_gini
 
 Floats = NDArray[np.float64]
@@ -73,37 +73,34 @@ class Season:
 class CustomerValue:
     """Fitted models of orders and of their worth, and the customers as they were known at ``as_of``.
 
-    summaries : rows of ``order_summaries``, n_customers of them
+    histories, summaries : of the same n_customers, the latter as rows of ``order_summaries``
     """
 
     as_of: datetime
     season: Season
     buying: RepeatBuying
     order_value: OrderValue
+    histories: OrderHistories
     summaries: pa.Table
 
     def probability_alive(self) -> Floats:
-        return self.buying.probability_alive(self._histories)
+        return self.buying.probability_alive(self.histories)
 
     def expected_orders(self, days: float) -> Floats:
         """Days with an order within the days to come, shape (n_customers,)."""
-        n_known = int(self._histories.days_to_end.max()) + 1
-        return self.buying.expected_orders(self._histories, self.season.average_days(days, self.as_of, n_known))
+        n_known = int(self.histories.to_end.max()) + 1
+        return self.buying.expected_orders(self.histories, self.season.average_days(days, self.as_of, n_known))
 
     def expected_spend(self) -> Floats:
         """Money per order day to come, before refunds, shape (n_customers,)."""
         spend = pc.fill_null(self.summaries["repeat_day_spend"], 0.0).to_numpy()
-        return self.order_value.expected(self._histories.repeats, spend)
+        return self.order_value.expected(self.histories.repeats, spend)
 
     def yearly_value(self, yearly_discount: float) -> Floats:
         """Money expected in the twelve months to come, each discounted from its middle, shape (n_customers,)."""
         reached = np.array([np.zeros(self.summaries.num_rows), *map(self.expected_orders, _MONTH_ENDS)])
         weights = (1 - yearly_discount) ** ((np.arange(12) + 0.5) / 12)
         return np.asarray(weights @ np.diff(reached, axis=0) * self.expected_spend())
-
-    @property
-    def _histories(self) -> OrderHistories:
-        return OrderHistories.of(self.summaries)
 
 
 def fit(past: Engine, as_of: datetime, season: Season, as_published: bool = False) -> CustomerValue:
@@ -112,11 +109,11 @@ def fit(past: Engine, as_of: datetime, season: Season, as_published: bool = Fals
     as_published : BG/NBD as it stands, for comparison
     Raises UserError when too few customers ordered or paid on a second day.
     """
-    summaries = order_summaries(past, as_of, HALF_LIFE_DAYS)
-    histories = OrderHistories.of(summaries)
+    summaries = order_summaries(past, as_of)
+    histories = OrderHistories.of(purchase_days(past, as_of), as_of)
     buying = repeat_buying.fit(histories, as_published)
     spend = pc.fill_null(summaries["repeat_day_spend"], 0.0).to_numpy()
-    return CustomerValue(as_of, season, buying, order_value.fit(histories.repeats, spend), summaries)
+    return CustomerValue(as_of, season, buying, order_value.fit(histories.repeats, spend), histories, summaries)
 
 
 def customer_table(past: Engine, model: CustomerValue, config: CustomersConfig) -> pa.Table:

@@ -5,11 +5,13 @@ gamma and leaving is beta distributed over customers (Fader, Hardie, Lee, "Count
 Marketing Science 24, 2005). Orders on one day are one. Beyond the publication, unless it is wanted as it stands:
 
 - customers with larger orders come more often: ``alpha`` is divided by a power of the units per order;
-- customers slow down: ``t`` weeks after the first order stand for ``((1 + t)^(1 - slowing) - 1) / (1 - slowing)``;
+- newcomers come more often: ``t`` weeks after the first order the rate is ``1 + burst exp(-t / burst_weeks)`` times its
+  own, so that time is counted as ``t + burst burst_weeks (1 - exp(-t / burst_weeks))``;
 - rates drift: of who returned, an order a half-life ago says half as much of what comes as one of today.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -25,56 +27,106 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 HALF_LIFE_DAYS = 91
+"""A quarter: within the first 39 weeks of the CDNOW data half and twice as long order customers worse."""
 LEAST_RETURNED = 50
 
 _DAYS_PER_WEEK = 7
-_START = np.array([np.log(0.5), np.log(5.0), 0.0, np.log(2.0), 0.0, 0.0])
-_BOUNDS = [(-10.0, 10.0)] * 4 + [(0.0, 0.9), (-3.0, 3.0)]
-_BOUNDS_AS_PUBLISHED = [*_BOUNDS[:4], (0.0, 0.0), (0.0, 0.0)]
+_START = np.array([np.log(0.5), np.log(5.0), 0.0, np.log(2.0), 0.5, np.log(4.0), 0.0])
+_START_AS_PUBLISHED = np.append(_START[:4], [0.0, 0.0, 0.0])
+_BOUNDS = [(-10.0, 10.0)] * 4 + [(0.0, 5.0), (0.0, np.log(26.0)), (-3.0, 3.0)]
+_BOUNDS_AS_PUBLISHED = [*_BOUNDS[:4], *[(0.0, 0.0)] * 3]
 _NEAREST_TO_ONE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class OrderHistories:
-    """What the days with an order say of each customer; all arrays have shape (n_customers,).
+    """The days with an order of each customer, counted from its first.
 
-    repeats : float64, order days after the first
-    days_to_last, days_to_end : int64, from the first order to the last one and to the last day known
-    log_weeks : float64, sum over order days of log(1 + weeks since the first)
-    faded_repeats : float64, repeats, each halved per half-life of its age
-    units : float64, units per order day, > 0
+    to_last, to_end : int64, shape (n_customers,), days to the last order and to the last day known
+    units : float64, shape (n_customers,), units per order day, > 0
+    repeats : float64, shape (n_customers,), order days after the first
+    repeat_ages, repeat_of : int64, shape (n_repeats,), days to each of them, and whose it is
     """
 
-    repeats: Floats
-    days_to_last: Ints
-    days_to_end: Ints
-    log_weeks: Floats
-    faded_repeats: Floats
+    to_last: Ints
+    to_end: Ints
     units: Floats
+    repeats: Floats
+    repeat_ages: Ints
+    repeat_of: Ints
 
     @classmethod
-    def of(cls, summaries: pa.Table) -> "OrderHistories":
-        """From the rows of ``order_summaries`` with a half-life of HALF_LIFE_DAYS."""
-        column = {name: summaries[name].to_numpy() for name in summaries.column_names}
+    def of(cls, purchase_days: pa.Table, as_of: datetime) -> "OrderHistories":
+        """From the rows of ``purchase_days`` before an instant, ordered by person and day."""
+        persons = purchase_days["person_id"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+        days = purchase_days["day"].to_numpy().astype("datetime64[D]").astype(np.int64)
+        is_first, n_days = np.diff(persons, prepend=-1) > 0, np.bincount(persons)
+        first, last = days[is_first], days[np.cumsum(n_days) - 1]
+        repeat_of = persons[~is_first]
         return cls(
-            repeats=column["n_order_days"] - 1.0,
-            days_to_last=column["days_since_first_order"] - column["days_since_last_order"],
-            days_to_end=column["days_since_first_order"],
-            log_weeks=column["log_weeks"],
-            faded_repeats=column["faded_repeats"],
-            units=column["units_per_order_day"],
+            to_last=last - first,
+            to_end=np.datetime64((as_of - timedelta(seconds=1)).date()).astype(np.int64) - first,
+            units=np.bincount(persons, purchase_days["units"].to_numpy()) / n_days,
+            repeats=(n_days - 1).astype(np.float64),
+            repeat_ages=days[~is_first] - first[repeat_of],
+            repeat_of=repeat_of,
         )
 
     def take(self, chosen: NDArray[np.bool_]) -> "OrderHistories":
         """Some of the customers."""
-        return OrderHistories(*(getattr(self, field.name)[chosen] for field in fields(self)))
+        place, kept = np.cumsum(chosen) - 1, chosen[self.repeat_of]
+        return OrderHistories(
+            to_last=self.to_last[chosen],
+            to_end=self.to_end[chosen],
+            units=self.units[chosen],
+            repeats=self.repeats[chosen],
+            repeat_ages=self.repeat_ages[kept],
+            repeat_of=place[self.repeat_of[kept]],
+        )
+
+    def faded_repeats(self) -> Floats:
+        """Repeats, each halved per half-life before the last day known, shape (n_customers,)."""
+        before_end = self.to_end[self.repeat_of] - self.repeat_ages
+        weights = 0.5 ** (before_end / HALF_LIFE_DAYS)
+        return np.asarray(np.bincount(self.repeat_of, weights, len(self.to_end)), np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Weeks since the first order as newcomers' burst makes them count."""
+
+    burst: float
+    burst_weeks: float
+
+    def __call__(self, days: NDArray[Any]) -> Floats:
+        weeks = days / _DAYS_PER_WEEK
+        return np.asarray(weeks - self.burst * self.burst_weeks * np.expm1(-weeks / self.burst_weeks))
+
+    def slopes(self, days: Ints) -> Floats:
+        """Derivatives in ``burst`` and in the log of ``burst_weeks``, shape (2, n)."""
+        weeks = days / _DAYS_PER_WEEK
+        past = -self.burst_weeks * np.expm1(-weeks / self.burst_weeks)
+        return np.array([past, self.burst * (past - weeks * np.exp(-weeks / self.burst_weeks))])
+
+    def log_speed(self, days: Ints) -> tuple[float, Floats]:
+        """Sum of the logs of the clock's speed at days, and its derivatives as for ``slopes``, shape (2,)."""
+        weeks = days / _DAYS_PER_WEEK / self.burst_weeks
+        left = np.exp(-weeks)
+        shares = left / (1 + self.burst * left)
+        return float(np.log1p(self.burst * left).sum()), np.array([shares.sum(), self.burst * (shares @ weeks)])
+
+    def faded(self, days: Ints) -> Floats:
+        """The clock at days, each day before them halved per half-life."""
+        ticks = np.diff(self(np.arange(days.max() + 1)), prepend=0.0)
+        return np.asarray(lfilter([1.0], [1.0, -(0.5 ** (1 / HALF_LIFE_DAYS))], ticks)[days])
 
 
 @dataclass(frozen=True, slots=True)
 class RepeatBuying:
     """A fitted model: shape ``r`` and scale ``alpha`` (weeks) of rates, ``a`` and ``b`` of leaving.
 
-    slowing, size_exponent : 0 in the model as published
+    clock : without a burst in the model as published
+    size_exponent : 0 in the model as published
     typical_units : units per order at which ``alpha`` holds
     drift_level : factor by which drifting rates are on average what they were; None: rates do not drift
     log_likelihood : of the histories that it was fitted on
@@ -84,7 +136,7 @@ class RepeatBuying:
     alpha: float
     a: float
     b: float
-    slowing: float
+    clock: Clock
     size_exponent: float
     typical_units: float
     drift_level: float | None
@@ -92,7 +144,7 @@ class RepeatBuying:
 
     def probability_alive(self, histories: OrderHistories) -> Floats:
         """Probability that a customer has not left, 1 for who ordered on one day only; shape (n_customers,)."""
-        stayed, left = _log_outcomes(self.r, self._alphas(histories), self.a, self.b, histories, self.slowing)
+        stayed, left = _log_outcomes(self.r, self._alphas(histories), self.a, self.b, histories, self.clock)
         return np.asarray(expit(stayed - left))
 
     def expected_orders(self, histories: OrderHistories, days: float) -> Floats:
@@ -103,8 +155,7 @@ class RepeatBuying:
         """
         a = self.a if abs(self.a - 1) > _NEAREST_TO_ONE else 1 + _NEAREST_TO_ONE
         level, shape, scale = self._rates(histories)
-        end = _clock(histories.days_to_end, self.slowing)
-        ahead = level * (_clock(histories.days_to_end + days, self.slowing) - end)
+        ahead = level * (self.clock(histories.to_end + days) - self.clock(histories.to_end))
         passed = ahead / (scale + ahead)
         outcomes = a + self.b + histories.repeats - 1
         series = hyp2f1(outcomes - shape, a - 1, outcomes, passed)
@@ -112,20 +163,20 @@ class RepeatBuying:
         return np.asarray(if_alive * self.probability_alive(histories))
 
     def mean_rates(self, histories: OrderHistories) -> Floats:
-        """Order days per week on the slowing clock of a customer who has not left, shape (n_customers,)."""
+        """Order days per week of the clock while a customer has not left, shape (n_customers,)."""
         level, shape, scale = self._rates(histories)
         return np.asarray(level * shape / scale)
 
     def _rates(self, histories: OrderHistories) -> tuple[Floats, Floats, Floats]:
         """Level, shape and scale of the gamma distribution of each customer's rate, shape (n_customers,) each."""
         alphas, returned = self._alphas(histories), histories.repeats > 0
-        shape, scale = self.r + histories.repeats, alphas + _clock(histories.days_to_end, self.slowing)
+        shape, scale = self.r + histories.repeats, alphas + self.clock(histories.to_end)
         if self.drift_level is None:
             return np.ones_like(shape), shape, scale
         return (
             np.where(returned, self.drift_level, 1.0),
-            np.where(returned, self.r + histories.faded_repeats, shape),
-            np.where(returned, alphas + _faded_clock(histories.days_to_end, self.slowing), scale),
+            np.where(returned, self.r + histories.faded_repeats(), shape),
+            np.where(returned, alphas + self.clock.faded(histories.to_end), scale),
         )
 
     def _alphas(self, histories: OrderHistories) -> Floats:
@@ -146,7 +197,7 @@ def fit(histories: OrderHistories, as_published: bool = False) -> RepeatBuying:
         )
     found = minimize(
         negative_log_likelihood,
-        _START,
+        _START_AS_PUBLISHED if as_published else _START,
         args=(histories,),
         jac=True,
         method="L-BFGS-B",
@@ -154,13 +205,13 @@ def fit(histories: OrderHistories, as_published: bool = False) -> RepeatBuying:
         options={"maxiter": 1000, "ftol": 1e-13, "gtol": 1e-8},
     )
     r, alpha, a, b = np.exp(found.x[:4]).tolist()
-    slowing, size_exponent = found.x[4:].tolist()
+    burst, log_weeks, size_exponent = found.x[4:].tolist()
     model = RepeatBuying(
         r=r,
         alpha=alpha,
         a=a,
         b=b,
-        slowing=slowing,
+        clock=Clock(burst, float(np.exp(log_weeks))),
         size_exponent=size_exponent,
         typical_units=_typical(histories.units),
         drift_level=None,
@@ -180,38 +231,40 @@ def _drifting(model: RepeatBuying, histories: OrderHistories) -> RepeatBuying:
 def negative_log_likelihood(parameters: Floats, histories: OrderHistories) -> tuple[float, Floats]:
     """Per customer, with its gradient.
 
-    parameters : log r, log alpha, log a, log b, slowing, size exponent
+    parameters : log r, log alpha, log a, log b, burst, log burst_weeks, size exponent
     """
     r, base, a, b = np.exp(parameters[:4])
-    slowing, size_exponent = parameters[4:]
-    sizes = np.log(histories.units / _typical(histories.units))
+    burst, log_weeks, size_exponent = parameters[4:]
+    clock, sizes = Clock(burst, np.exp(log_weeks)), np.log(histories.units / _typical(histories.units))
     x, alpha = histories.repeats, base * np.exp(-size_exponent * sizes)
-    stayed, left = _log_outcomes(r, alpha, a, b, histories, slowing)
+    stayed, left = _log_outcomes(r, alpha, a, b, histories, clock)
     shared = gammaln(r + x) - gammaln(r) + r * np.log(alpha) + betaln(a, b + x) - betaln(a, b)
-    likelihood = shared + np.logaddexp(stayed, left) - slowing * histories.log_weeks
+    speed, speed_slopes = clock.log_speed(histories.repeat_ages)
     alive, gone = expit(stayed - left), expit(left - stayed)
-    to_end, to_last = (alpha + _clock(days, slowing) for days in (histories.days_to_end, histories.days_to_last))
-    end_slope, last_slope = (_clock_slope(days, slowing) for days in (histories.days_to_end, histories.days_to_last))
-    by_alpha = r - (r + x) * alpha * (alive / to_end + gone / to_last)
+    to_end, to_last = alpha + clock(histories.to_end), alpha + clock(histories.to_last)
+    by_end, by_last = (r + x) * alive / to_end, (r + x) * gone / to_last
+    by_alpha = r - alpha * (by_end + by_last)
     by_a_and_b = digamma(a + b) - digamma(a + b + x)
-    gradient = (
-        r * (digamma(r + x) - digamma(r) + np.log(alpha) - alive * np.log(to_end) - gone * np.log(to_last)),
-        by_alpha,
-        a * by_a_and_b + gone,
-        b * (by_a_and_b + digamma(b + x) - digamma(b) - gone / _earlier_stays(b, x)),
-        -(r + x) * (alive * end_slope / to_end + gone * last_slope / to_last) - histories.log_weeks,
-        -by_alpha * sizes,
+    gradient = np.array(
+        [
+            r * (digamma(r + x) - digamma(r) + np.log(alpha) - alive * np.log(to_end) - gone * np.log(to_last)).sum(),
+            by_alpha.sum(),
+            (a * by_a_and_b + gone).sum(),
+            b * (by_a_and_b + digamma(b + x) - digamma(b) - gone / _earlier_stays(b, x)).sum(),
+            *(speed_slopes - clock.slopes(histories.to_end) @ by_end - clock.slopes(histories.to_last) @ by_last),
+            -(by_alpha @ sizes),
+        ]
     )
-    return -float(likelihood.mean()), -np.mean(gradient, axis=1)
+    return -float((shared + np.logaddexp(stayed, left)).sum() + speed) / len(x), -gradient / len(x)
 
 
 def _log_outcomes(
-    r: float, alpha: Floats, a: float, b: float, histories: OrderHistories, slowing: float
+    r: float, alpha: Floats, a: float, b: float, histories: OrderHistories, clock: Clock
 ) -> tuple[Floats, Floats]:
     """Log-likelihood, but for what they share, of having stayed and of having left after the last order."""
     x = histories.repeats
-    stayed = -(r + x) * np.log(alpha + _clock(histories.days_to_end, slowing))
-    left = np.log(a / _earlier_stays(b, x)) - (r + x) * np.log(alpha + _clock(histories.days_to_last, slowing))
+    stayed = -(r + x) * np.log(alpha + clock(histories.to_end))
+    left = np.log(a / _earlier_stays(b, x)) - (r + x) * np.log(alpha + clock(histories.to_last))
     return stayed, np.where(x > 0, left, -np.inf)
 
 
@@ -222,20 +275,3 @@ def _earlier_stays(b: float, x: Floats) -> Floats:
 
 def _typical(units: Floats) -> float:
     return float(np.exp(np.log(units).mean()))
-
-
-def _clock(days: NDArray[Any], slowing: float) -> Floats:
-    """Weeks since the first order, counted slower and slower."""
-    return np.asarray(np.expm1((1 - slowing) * np.log1p(days / _DAYS_PER_WEEK)) / (1 - slowing))
-
-
-def _clock_slope(days: Ints, slowing: float) -> Floats:
-    """Derivative of the clock in ``slowing``."""
-    grown = (1 - slowing) * np.log1p(days / _DAYS_PER_WEEK)
-    return np.asarray((np.expm1(grown) - grown * np.exp(grown)) / (1 - slowing) ** 2)
-
-
-def _faded_clock(days: Ints, slowing: float) -> Floats:
-    """The clock, each of its days halved per half-life of its age."""
-    ticks = np.diff(_clock(np.arange(days.max() + 1), slowing), prepend=0.0)
-    return np.asarray(lfilter([1.0], [1.0, -(0.5 ** (1 / HALF_LIFE_DAYS))], ticks)[days])

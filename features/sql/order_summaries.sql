@@ -1,5 +1,5 @@
 -- One row per person who bought before $as_of: days with an order, what they were worth, and revenue less refunds.
--- Days are counted to the last day known; a repeat order $half_life_days before it counts half in faded_repeats.
+-- Days are counted to the last day known.
 with dated as (
     select
         *,
@@ -20,14 +20,6 @@ bought as (
         cast(count(*) as bigint) as n_order_days,
         cast(max(age_days) as bigint) as days_since_first_order,
         cast(min(age_days) as bigint) as days_since_last_order,
-        sum(
-            case
-                when days_after_first = 0 then 0.0
-                else power(cast(0.5 as double), cast(age_days as double) / $half_life_days)
-            end
-        ) as faded_repeats,
-        sum(ln(1 + cast(days_after_first as double) / 7)) as log_weeks,
-        sum(units) / count(*) as units_per_order_day,
         avg(case when days_after_first > 0 then spend end) as repeat_day_spend,
         sum(spend) as spend
     from dated
@@ -39,9 +31,6 @@ select
     n_order_days,
     days_since_first_order,
     days_since_last_order,
-    faded_repeats,
-    log_weeks,
-    units_per_order_day,
     repeat_day_spend,
     spend - coalesce(refunds, 0.0) as net_spend
 from bought

@@ -22,13 +22,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from cdnow import AS_OF, END, tenth
 
-from features.customers import order_summaries, orders_between
+from features.customers import order_summaries, orders_between, purchase_days
 from features.lake import Lake
 from features.shops import load_shop
 from features.windows import time_window
 from training import repeat_buying
 from training.customer_value import Season
-from training.repeat_buying import HALF_LIFE_DAYS, OrderHistories, RepeatBuying
+from training.repeat_buying import OrderHistories, RepeatBuying
 from training.value_metrics import level_metrics
 
 DAYS = (END - AS_OF).days
@@ -46,14 +46,15 @@ COLUMNS = ("mae", "rmse", "correlation", "bias", "seconds")
 def main() -> None:
     shop = load_shop("cdnow")
     window = time_window(Lake(shop).engine(), AS_OF, END)
-    summaries = order_summaries(window.past, AS_OF, HALF_LIFE_DAYS)
-    came = orders_between(window.truth, AS_OF, END, summaries["person_id"].to_pylist())["n_order_days"]
+    histories = OrderHistories.of(purchase_days(window.past, AS_OF), AS_OF)
+    person_ids = order_summaries(window.past, AS_OF)["person_id"].to_pylist()
+    came = orders_between(window.truth, AS_OF, END, person_ids)["n_order_days"].to_numpy().astype(float)
     ahead = {"": float(DAYS), " and season": Season(shop.monthly_sales).average_days(DAYS, AS_OF, N_KNOWN)}
     groups = {"tenth": tenth(window.past), "all": np.ones(len(came), bool)}
     found = [
         {"customers": name, **row}
         for name, chosen in groups.items()
-        for row in rows(OrderHistories.of(summaries).take(chosen), came.to_numpy()[chosen].astype(float), ahead)
+        for row in rows(histories.take(chosen), came[chosen], ahead)
     ]
     print(f"{'customers':9} {'model':26}" + "".join(f"{name:>15}" for name in COLUMNS))
     for row in found:
@@ -62,7 +63,7 @@ def main() -> None:
 
 
 def rows(histories: OrderHistories, came: np.ndarray, ahead: dict[str, float]) -> Iterator[dict[str, object]]:
-    same_rate = histories.repeats * DAYS / np.maximum(histories.days_to_end, 1)
+    same_rate = histories.repeats * DAYS / np.maximum(histories.to_end, 1)
     yield {"model": "same_rate", **level_metrics(same_rate, came), "seconds": 0.0}
     for name, fit in MODELS.items():
         started = perf_counter()

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from datetime import UTC, date, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -8,48 +9,47 @@ from scipy.special import hyp2f1, roots_genlaguerre, roots_sh_jacobi
 
 from features.errors import UserError
 from training import repeat_buying
-from training.repeat_buying import HALF_LIFE_DAYS, OrderHistories, RepeatBuying
+from training.repeat_buying import HALF_LIFE_DAYS, Clock, OrderHistories, RepeatBuying
 
 R, ALPHA, A, B = 0.6, 4.0, 0.8, 2.5
-PUBLISHED = RepeatBuying(R, ALPHA, A, B, 0.0, 0.0, 1.0, None, 0.0)
+NO_BURST = Clock(0.0, 1.0)
+PUBLISHED = RepeatBuying(R, ALPHA, A, B, NO_BURST, 0.0, 1.0, None, 0.0)
 
 
 def histories(days_of_orders, days_to_end, units=1.0):
     """Histories of customers by the days of their repeat orders, counted from the first."""
-    days = [np.asarray(each) for each in days_of_orders]
-    ends = np.broadcast_to(days_to_end, len(days)).astype(np.int64)
-    ages = [end - each for each, end in zip(days, ends, strict=True)]
+    days = [np.asarray(each, np.int64) for each in days_of_orders]
+    n = len(days)
     return OrderHistories(
+        to_last=np.array([max(each, default=0) for each in days], np.int64),
+        to_end=np.full(n, days_to_end, np.int64),
+        units=np.broadcast_to(units, n).astype(float),
         repeats=np.array([len(each) for each in days], float),
-        days_to_last=np.array([max(each, default=0) for each in days]),
-        days_to_end=ends,
-        log_weeks=np.array([np.log1p(each / 7).sum() for each in days]),
-        faded_repeats=np.array([(0.5 ** (each / HALF_LIFE_DAYS)).sum() for each in ages]),
-        units=np.broadcast_to(units, len(days)).astype(float),
+        repeat_ages=np.concatenate(days),
+        repeat_of=np.repeat(np.arange(n), [len(each) for each in days]),
     )
 
 
-def simulated(n, days, slowing=0.0, size_exponent=0.0, seed=0):
+def simulated(n, days, clock=NO_BURST, size_exponent=0.0, seed=0):
     """Customers who order as the model says, observed for so many days."""
     rng = np.random.default_rng(seed)
     units = np.exp(rng.normal(size=n))
-    rates = rng.gamma(R, units**size_exponent / ALPHA)
-    leaving = rng.beta(A, B, n)
+    counted = clock(np.arange(days + 1))
     found = []
-    for rate, chance in zip(rates, leaving, strict=True):
-        clock, orders = rng.exponential(1 / rate), []
-        while (at := np.expm1(np.log1p((1 - slowing) * clock) / (1 - slowing))) * 7 < days:
-            orders.append(np.ceil(at * 7))
+    for rate, chance in zip(rng.gamma(R, units**size_exponent / ALPHA), rng.beta(A, B, n), strict=True):
+        at, orders = rng.exponential(1 / rate), []
+        while at < counted[-1]:
+            orders.append(np.searchsorted(counted, at))
             if rng.random() < chance:
                 break
-            clock += rng.exponential(1 / rate)
+            at += rng.exponential(1 / rate)
         found.append(np.unique(orders))
     return histories(found, days, units)
 
 
 @pytest.fixture(scope="module")
 def shop():
-    return simulated(8000, 364, slowing=0.2, size_exponent=0.7)
+    return simulated(8000, 364, Clock(1.5, 6.0), size_exponent=0.7)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,8 @@ def model(shop):
 
 
 def parameters(model):
-    return np.array([*np.log([model.r, model.alpha, model.a, model.b]), model.slowing, model.size_exponent])
+    burst = model.clock.burst, np.log(model.clock.burst_weeks)
+    return np.array([*np.log([model.r, model.alpha, model.a, model.b]), *burst, model.size_exponent])
 
 
 def likelihood(orders, last, end):
@@ -77,7 +78,7 @@ def test_the_likelihood_is_the_integral_over_rates_and_chances(days):
     assert np.exp(-found) == pytest.approx(likelihood(len(days), max(days, default=0) / 7, 12.0), rel=1e-6)
 
 
-@pytest.mark.parametrize("at", [[-1, 1.5, -0.5, 0.7, 0.0, 0.0], [0.5, 3.0, 1.0, -1.0, 0.4, 1.2]])
+@pytest.mark.parametrize("at", [[-1, 1.5, -0.5, 0.7, 0, 0, 0], [0.5, 3, 1, -1, 2.4, 1.2, 0.8]])
 def test_the_gradient_is_the_slope(shop, at):
     value, slope = (lambda p, place=place: repeat_buying.negative_log_likelihood(p, shop)[place] for place in (0, 1))
     assert check_grad(value, slope, np.array(at)) < 1e-5
@@ -85,7 +86,7 @@ def test_the_gradient_is_the_slope(shop, at):
 
 def test_expected_orders_are_those_of_the_publication():
     known, weeks = histories([[], [7], [14, 70], [7, 14, 21, 63]], 84), 26.0
-    x, end, last = known.repeats, known.days_to_end / 7, known.days_to_last / 7
+    x, end, last = known.repeats, known.to_end / 7, known.to_last / 7
     series = hyp2f1(R + x, B + x, A + B + x - 1, weeks / (ALPHA + end + weeks))
     above = (A + B + x - 1) / (A - 1) * (1 - ((ALPHA + end) / (ALPHA + end + weeks)) ** (R + x) * series)
     below = 1 + (x > 0) * A / (B + np.maximum(x, 1) - 1) * ((ALPHA + end) / (ALPHA + last)) ** (R + x)
@@ -103,13 +104,14 @@ def test_expectations_stay_sound_at_the_edges(a, b):
 
 def test_the_parameters_of_a_simulated_shop_come_back():
     found = repeat_buying.fit(simulated(20_000, 364), as_published=True)
-    assert (found.slowing, found.size_exponent, found.drift_level) == (0, 0, None)
+    assert (found.clock.burst, found.size_exponent, found.drift_level) == (0, 0, None)
     assert (found.r, found.alpha) == (pytest.approx(R, rel=0.1), pytest.approx(ALPHA, rel=0.1))
     assert found.a / (found.a + found.b) == pytest.approx(A / (A + B), abs=0.05)
 
 
-def test_slowing_and_the_weight_of_sizes_come_back(model):
-    assert model.slowing == pytest.approx(0.2, abs=0.1)
+def test_the_burst_and_the_weight_of_sizes_come_back(model):
+    assert model.clock.burst == pytest.approx(1.5, rel=0.2)
+    assert model.clock.burst_weeks == pytest.approx(6, rel=0.3)
     assert model.size_exponent == pytest.approx(0.7, abs=0.1)
 
 
@@ -152,14 +154,25 @@ def test_too_few_who_returned_are_refused_in_a_sentence():
         repeat_buying.fit(histories([[], [3], [4]], 90))
 
 
-def test_histories_are_read_from_summaries():
-    summary = {
-        "n_order_days": [3],
-        "days_since_first_order": [100],
-        "days_since_last_order": [30],
-        "log_weeks": [4.0],
-        "faded_repeats": [1.5],
-        "units_per_order_day": [2.0],
+def test_histories_are_read_from_the_days_with_an_order():
+    days = {
+        "person_id": ["ann", "ann", "ann", "bob"],
+        "day": [date(2024, 1, 1), date(2024, 1, 8), date(2024, 2, 1), date(2024, 1, 5)],
+        "units": [1.0, 3.0, 2.0, 5.0],
     }
-    found = OrderHistories.of(pa.table(summary))
-    assert (found.repeats.tolist(), found.days_to_last.tolist(), found.days_to_end.tolist()) == ([2.0], [70], [100])
+    found = OrderHistories.of(pa.table(days), datetime(2024, 3, 1, tzinfo=UTC))
+    assert found.to_last.tolist() == [31, 0]
+    assert found.to_end.tolist() == [59, 55]
+    assert found.units.tolist() == [2.0, 5.0]
+    assert found.repeats.tolist() == [2.0, 0.0]
+    assert (found.repeat_ages.tolist(), found.repeat_of.tolist()) == ([7, 31], [0, 0])
+    assert found.faded_repeats().tolist() == pytest.approx([0.5 ** (52 / 91) + 0.5 ** (28 / 91), 0.0])
+
+
+def test_the_clock_runs_at_its_speed_and_fades():
+    clock, days = Clock(2.0, 5.0), np.arange(700)
+    np.testing.assert_allclose(np.gradient(clock(days), days / 7)[1:-1], 1 + 2 * np.exp(-days[1:-1] / 35), rtol=1e-3)
+    np.testing.assert_allclose(np.exp(clock.log_speed(np.array([14]))[0]), 1 + 2 * np.exp(-14 / 35))
+    ages = 699 - np.arange(1, 700)
+    faded = (np.diff(clock(days)) * 0.5 ** (ages / HALF_LIFE_DAYS)).sum()
+    assert clock.faded(np.array([0, 699])).tolist() == pytest.approx([0.0, faded])
