@@ -174,15 +174,18 @@ def back_test(engine: Engine, as_of: datetime, season: Season) -> Judged:
 
 
 def judge(window: Window, season: Season) -> Judged:
-    """Fit on a window's past, predict its days, and compare with what its customers did."""
+    """Fit on a window's past, predict its days, and compare with what its customers did; BG/NBD is as published."""
     days = (window.end - window.as_of).days
     model = fit(window.past, window.as_of, season)
     person_ids = model.summaries["person_id"].to_pylist()
     realised = orders_between(window.truth, window.as_of, window.end, person_ids)
     orders, spend = realised["n_order_days"].to_numpy().astype(np.float64), realised["spend"].to_numpy()
     published = fit(window.past, window.as_of, Season(None), as_published=True)
-    predictions = {"repeat_buying": _predicted(model, days), "bg_nbd": _predicted(published, days)}
-    predictions["same_rate"] = _same_rate(model.summaries, days)
+    predictions = {
+        "repeat_buying": _predicted(model, days),
+        "bg_nbd": _predicted(published, days),
+        "same_rate": _same_rate(model.summaries, days),
+    }
     rows = [row for name, predicted in predictions.items() for row in _rows(name, predicted, (orders, spend))]
     return Judged(window.as_of, days, rows, decile_table(predictions["repeat_buying"][1], spend))
 
