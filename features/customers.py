@@ -41,6 +41,36 @@ def customer_features(log: Engine, as_of: datetime) -> pa.Table:
     return log.query("customer_features", as_of=as_of).select(["person_id", *NUMBERS]).sort_by("person_id")
 
 
+def order_summaries(past: Engine, as_of: datetime) -> pa.Table:
+    """One row per person who ever bought: days with an order, what they were worth, and revenue less refunds.
+
+    Returns the columns of ``order_summaries.sql`` (counts and days int64, money float64, ``repeat_day_spend`` null for
+    who bought on one day only), ordered by person.
+    """
+    return past.query("order_summaries", as_of=as_of).sort_by("person_id")
+
+
+def purchase_days(past: Engine, as_of: datetime) -> pa.Table:
+    """Every day on which a person bought, with its totals, ordered by ``person_id`` and ``day``."""
+    return past.query("purchase_days", as_of=as_of).sort_by([("person_id", "ascending"), ("day", "ascending")])
+
+
+def orders_between(truth: Engine, since: datetime, end: datetime, person_ids: Sequence[str]) -> pa.Table:
+    """What each person bought from one midnight to another.
+
+    truth : must hold the events of [since, end)
+    Returns ``n_order_days`` (int64) and ``spend`` (money, float64), a row per person in their order, 0 for no order.
+    """
+    bought = truth.select(
+        "select person_id, count(*) as n_order_days, sum(spend) as spend from purchase_days "
+        "where day >= cast(cast($since as timestamp) as date) group by person_id",
+        as_of=end,
+        since=since,
+    )
+    place = pc.index_in(pa.array(person_ids, pa.string()), value_set=bought["person_id"].combine_chunks())
+    return pa.table({name: pc.fill_null(bought[name].take(place), 0) for name in ("n_order_days", "spend")})
+
+
 def eligible(customers: pa.Table, eligible_days: int) -> pa.Table:
     """Those who ordered at least once in the last days before the instant of their features."""
     return customers.filter(pc.field("days_since_last_order") <= eligible_days)

@@ -73,6 +73,9 @@ class Source(_Strict):
         return self
 
 
+Positive = Annotated[float, Field(gt=0)]
+
+
 def _as_list(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
@@ -88,6 +91,8 @@ class Shop(_Strict):
     """ISO 4217 code of its money."""
     demand_frequency: Frequency = "week"
     """Period in which demand is forecast."""
+    monthly_sales: Annotated[tuple[Positive, ...], Field(min_length=12, max_length=12)] | None = None
+    """Sales of an average day of January, February and so on, in any unit, as the shop or its trade knows them."""
     notice: str = ""
     """What the data's owner asks to be quoted where results are shown."""
     tables: dict[str, Annotated[list[Source], BeforeValidator(_as_list)]]

@@ -108,6 +108,44 @@ def customer_features(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
     ]
 
 
+def purchase_days(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
+    bought = [{**line, "day": line["event_timestamp"].date()} for line in named(known_events(shop, as_of), "purchase")]
+    return [
+        {
+            "person_id": person,
+            "day": day,
+            "n_orders": n_distinct(lines, "transaction_id"),
+            "units": sum(line["quantity"] for line in lines),
+            "spend": float(sum(map(spend, lines))),
+        }
+        for (person, day), lines in grouped(bought, "person_id", "day").items()
+    ]
+
+
+def order_summaries(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
+    last_known = (as_of - timedelta(seconds=1)).date()
+    refunds = grouped(named(known_events(shop, as_of), "refund"), "person_id")
+    return [
+        {
+            "person_id": person,
+            **_order_summary(sorted(days, key=lambda row: row["day"]), last_known),
+            "net_spend": sum(day["spend"] for day in days) - sum(map(spend, refunds.get((person,), []))),
+        }
+        for (person,), days in grouped(purchase_days(shop, as_of), "person_id").items()
+    ]
+
+
+def _order_summary(days: list[Row], last_known: date) -> Row:
+    first, *repeats = days
+    return {
+        "n_orders": sum(day["n_orders"] for day in days),
+        "n_order_days": len(days),
+        "days_since_first_order": (last_known - first["day"]).days,
+        "days_since_last_order": (last_known - days[-1]["day"]).days,
+        "repeat_day_spend": sum(day["spend"] for day in repeats) / len(repeats) if repeats else None,
+    }
+
+
 def _bought(orders: list[Row]) -> Row:
     ages = sorted({order["age_days"] for order in orders})
     gaps = [older - younger for younger, older in pairwise(ages)]
@@ -565,6 +603,7 @@ ORACLES: dict[str, Callable[..., list[Row]]] = {
         item_features,
         known_events,
         kpis,
+        order_summaries,
         period_demand,
         outcomes,
         category_outcomes,
@@ -574,6 +613,7 @@ ORACLES: dict[str, Callable[..., list[Row]]] = {
         visit_events,
         people,
         session_progress,
+        purchase_days,
         sessions,
     )
 }

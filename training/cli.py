@@ -19,9 +19,10 @@ from features.ingest import ingest as ingest_shop
 from features.kpis import MEANINGS, daily_kpis
 from features.kpis import kpis as shop_kpis
 from features.lake import Lake
-from features.shops import load_shop
+from features.shops import checked, load_shop, read_toml
+from features.windows import before
 from serving import launch, settings
-from training import answers, evaluation, parallel, pipeline, promotion, tracking
+from training import answers, customer_value, evaluation, parallel, pipeline, promotion, tracking
 from training.audience import Audience
 from training.config import Config, load_config, to_toml
 from training.console import Speaker, show_reports, show_rows
@@ -231,6 +232,37 @@ def score(
 def forecast(shop: ShopOption, out: OutOption, json: JsonOption = False) -> None:
     """Write the champion's quantiles for every item and period."""
     _batch(shop, "demand", out, json, answers.forecasts)
+
+
+@app.command()
+def customers(
+    shop: ShopOption,
+    out: OutOption,
+    until: UntilOption = "",
+    config: Annotated[
+        Path, typer.Option("--config", help="TOML with discount and tiers.")
+    ] = customer_value.CONFIGURATION,
+    json: JsonOption = False,
+) -> None:
+    """Write what every customer was worth and promises, its segment and tier; judged on customers of earlier days."""
+    speaker, found = Speaker(json), load_shop(shop)
+    _refuse_other_formats(out)
+    chosen = checked(customer_value.CustomersConfig, read_toml(config), config)
+    lake, season = Lake(found), customer_value.Season(found.monthly_sales)
+    as_of = _instant(until) or lake.end()
+    past = before(lake.engine(), as_of)
+    judged = customer_value.back_test(past, as_of, season)
+    model = customer_value.fit(past, as_of, season)
+    show_judged(speaker, found.name, judged)
+    table = customer_value.customer_table(past, model, chosen)
+    _write(table, out, speaker)
+    speaker.result({"rows": table.num_rows, "out": str(out), "back_test": judged})
+
+
+def show_judged(speaker: Speaker, shop: str, judged: customer_value.Judged) -> None:
+    title = f"{shop}: fitted before {judged.as_of:%Y-%m-%d}, judged on the {judged.days} days from then on"
+    speaker.table(title, tuple(judged.rows[0]), [tuple(row.values()) for row in judged.rows])
+    speaker.table("Tenths by predicted value", tuple(judged.deciles[0]), [tuple(r.values()) for r in judged.deciles])
 
 
 @app.command()

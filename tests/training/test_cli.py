@@ -79,7 +79,7 @@ def test_kpis_agree_with_the_generator(run, tmp_path: Path) -> None:
     [
         (
             ["kpis", "--shop", "nowhere"],
-            "no shop nowhere: give the path of a TOML file or one of beauty, completejourney",
+            "no shop nowhere: give the path of a TOML file or one of beauty, cdnow, completejourney",
         ),
         (["train", "weather", "--shop", "seeded"], "no task weather: tasks are recommend, propensity, demand"),
         (["train", "recommend", "--shop", "seeded", "--device", "tpu"], "--device tpu: it is one of auto, cpu, cuda"),
@@ -104,3 +104,12 @@ def test_a_shop_without_data_is_told_what_to_do(run, tmp_path: Path) -> None:
     status, _, err = run("train", "recommend", "--shop", "seeded")
     assert (status, err.count("\n")) == (2, 1)
     assert "shop seeded has no data yet: run `shopkeeper ingest --shop seeded`" in err
+
+
+def test_customers_are_written_and_the_back_test_is_told(run, tmp_path: Path) -> None:
+    status, out, _ = run("customers", "--shop", "seeded", "--out", str(tmp_path / "customers.csv"), "--json")
+    told = json.loads(out.splitlines()[-1])
+    table = pyarrow.csv.read_csv(tmp_path / "customers.csv")
+    assert (status, told["rows"]) == (0, table.num_rows)
+    assert {"realised_revenue", "predicted_value_12m", "segment", "suggested_tier"} <= set(table.column_names)
+    assert len(told["back_test"]["deciles"]) == 10

@@ -1,11 +1,12 @@
-from datetime import UTC
+from datetime import UTC, timedelta
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from campaigns import NAMES, Campaign, campaign, captured
 
-from features.customers import FEATURES, customer_features, feature_matrix, repurchase_labels
+from features.customers import NUMBERS, customer_features, did
+from features.encoding import Encoder
 from features.errors import UserError
 from features.home import home
 from features.ingest import ingest
@@ -162,8 +163,10 @@ def as_known(engine, sent_at, touches):
     sent, as_of = touches.filter(touches["sent_at"].to_numpy() == np.datetime64(sent_at)), sent_at.replace(tzinfo=UTC)
     customers = customer_features(before(engine, as_of), as_of)
     known = sent.join(customers, "user_id", "person_id", "inner").sort_by("user_id")
-    bought = repurchase_labels(engine, as_of, 28, known["user_id"].to_pylist())
-    return Campaign(feature_matrix(known), known["treated"].to_numpy(), bought, known["effect"].to_numpy())
+    bought = did(engine, "purchase", as_of, as_of + timedelta(days=28), known["user_id"].to_pylist())
+    return Campaign(
+        Encoder(tuple(NUMBERS), {}).matrix(known), known["treated"].to_numpy(), bought, known["effect"].to_numpy()
+    )
 
 
 def together(campaigns):
@@ -173,5 +176,5 @@ def together(campaigns):
 @pytest.mark.slow
 def test_a_seeded_shop_learns_whom_to_treat(seeded_campaigns, score):
     known, later = together(seeded_campaigns[:-3]), together(seeded_campaigns[-3:])
-    model = uplift.fit(known.rows, known.treated, known.bought, [*FEATURES], UpliftConfig())
+    model = uplift.fit(known.rows, known.treated, known.bought, [*NUMBERS], UpliftConfig())
     assert captured(score(model, later.rows), later.effect) > 0.95
