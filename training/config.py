@@ -17,6 +17,8 @@ TASKS: tuple[Task, ...] = ("recommend", "propensity", "demand")
 
 CONFIG_FOLDER = ROOT / "configs"
 
+_ROWS_WORTH_THREADS = 200_000
+
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 
@@ -42,6 +44,18 @@ class BoosterConfig(Config):
     """L2 penalty on leaf values."""
     n_trees: PositiveInt = 400
     """Trees at most; early stopping may take fewer."""
+
+    def of_outcomes(self, n_rows: int) -> dict[str, Any]:
+        """LightGBM's parameters for the probability of an outcome, the same trees on any number of cores."""
+        return {
+            **self.model_dump(exclude={"n_trees"}),
+            "objective": "binary",
+            "num_threads": 0 if n_rows >= _ROWS_WORTH_THREADS else 1,
+            "deterministic": True,
+            "force_row_wise": True,
+            "seed": 0,
+            "verbose": -1,
+        }
 
 
 Loaded = TypeVar("Loaded", bound=Config)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import lightgbm
 import numpy as np
@@ -18,7 +18,6 @@ N_FOLDS = 5
 PATIENCE = 50
 LEAST_SIGNAL = 1.96
 """Standard errors above 0 that a learner's slope must lie: where all uplifts are equal, 1 in 40 does."""
-_ROWS_WORTH_THREADS = 200_000
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -174,7 +173,7 @@ def _stopped_early(
 ) -> lightgbm.Booster:
     data = _dataset(part, bought, fitting)
     return lightgbm.train(
-        _parameters(len(bought), config),
+        config.trees.of_outcomes(len(bought)),
         data,
         config.trees.n_trees,
         valid_sets=[_dataset(part, bought, stopping, data)],
@@ -183,21 +182,9 @@ def _stopped_early(
 
 
 def _boosted(part: Part, bought: Bools, config: UpliftConfig, n_trees: int) -> lightgbm.Booster:
-    return lightgbm.train(_parameters(len(bought), config), _dataset(part, bought, part.chosen), n_trees)
+    return lightgbm.train(config.trees.of_outcomes(len(bought)), _dataset(part, bought, part.chosen), n_trees)
 
 
 def _dataset(part: Part, bought: Bools, among: Bools, reference: lightgbm.Dataset | None = None) -> lightgbm.Dataset:
     chosen = part.chosen & among
     return lightgbm.Dataset(part.matrix[chosen], bought[chosen], reference=reference)
-
-
-def _parameters(n: int, config: UpliftConfig) -> dict[str, Any]:
-    return {
-        **config.trees.model_dump(exclude={"n_trees"}),
-        "objective": "binary",
-        "num_threads": 0 if n >= _ROWS_WORTH_THREADS else 1,
-        "deterministic": True,
-        "force_row_wise": True,
-        "seed": 0,
-        "verbose": -1,
-    }

@@ -164,9 +164,8 @@ def as_known(engine, sent_at, touches):
     customers = customer_features(before(engine, as_of), as_of)
     known = sent.join(customers, "user_id", "person_id", "inner").sort_by("user_id")
     bought = did(engine, "purchase", as_of, as_of + timedelta(days=28), known["user_id"].to_pylist())
-    return Campaign(
-        Encoder(tuple(NUMBERS), {}).matrix(known), known["treated"].to_numpy(), bought, known["effect"].to_numpy()
-    )
+    rows = Encoder(tuple(NUMBERS), {}).matrix(known)
+    return Campaign(rows, known["treated"].to_numpy(), bought, known["effect"].to_numpy())
 
 
 def together(campaigns):

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import lightgbm
 import numpy as np
@@ -16,7 +15,6 @@ from training.propensity.config import ModelConfig
 from training.propensity.slices import Slices
 
 PATIENCE = 50
-_ROWS_WORTH_THREADS = 200_000
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -48,14 +46,14 @@ class Learner:
         return logistic.fit(rows, outcome, range(rows.shape[1]), self.n_levels)
 
     def boosted(self, rows: Floats, outcome: Bools, start: Regression | None, n_trees: int) -> lightgbm.Booster:
-        return lightgbm.train(self._parameters(len(rows)), self._dataset(rows, outcome, start), n_trees)
+        return lightgbm.train(self.config.trees.of_outcomes(len(rows)), self._dataset(rows, outcome, start), n_trees)
 
     def stopped_early(self, rows: Floats, outcome: Bools, fitting: Bools, stopping: Bools) -> tuple[int, float]:
         """The number of trees, and the log loss with it on the slice that chose it."""
         start = self.start(rows[fitting], outcome[fitting])
         data = self._dataset(rows[fitting], outcome[fitting], start)
         booster = lightgbm.train(
-            self._parameters(int(fitting.sum())),
+            self.config.trees.of_outcomes(int(fitting.sum())),
             data,
             self.config.trees.n_trees,
             valid_sets=[self._dataset(rows[stopping], outcome[stopping], start, data)],
@@ -78,17 +76,6 @@ class Learner:
         texts = [column for column, n_levels in enumerate(self.n_levels) if n_levels]
         from_ = None if start is None else start.log_odds(rows)
         return lightgbm.Dataset(rows, outcome, init_score=from_, reference=reference, categorical_feature=texts)
-
-    def _parameters(self, n_rows: int) -> dict[str, Any]:
-        return {
-            **self.config.trees.model_dump(exclude={"n_trees"}),
-            "objective": "binary",
-            "num_threads": 0 if n_rows >= _ROWS_WORTH_THREADS else 1,
-            "deterministic": True,
-            "force_row_wise": True,
-            "seed": 0,
-            "verbose": -1,
-        }
 
 
 def fit(rows: Floats, outcome: Bools, parts: Slices, n_levels: Sequence[int], config: ModelConfig) -> Boosted:
