@@ -90,6 +90,16 @@ class Engine:
             parameters={**self.parameters, **{fixed[name]: value for name, value in parameters.items()}},
         )
 
+    def keep(self, *names: str, **parameters: Parameter) -> "Engine":
+        """The same engine with queries answered once, in order, for others that read them.
+
+        The answers hold for these parameters alone: ask nothing as of another instant afterwards.
+        """
+        kept = self
+        for name in names:
+            kept = kept.bind(**{name: kept.query(name, **parameters)})
+        return kept
+
     def query(self, name: str, **parameters: Parameter) -> pa.Table:
         """The table that ``features/sql/NAME.sql`` gives over the relations bound."""
         ordered = dict(composition(name))
@@ -101,6 +111,7 @@ class Engine:
         return self._run(self._over_relations(text, _queries(text)), parameters)
 
     def _over_relations(self, text: str, queries: Mapping[str, str]) -> str:
+        queries = {name: query for name, query in queries.items() if name not in self.relations}
         whole = "\n".join([*queries.values(), text])
         read = {name: self.relations[name] for name in _reads(whole, tuple(self.relations))}
         heads = [f"{name} as {self.backend.inline} (\n{body}\n)" for name, body in read.items()]
