@@ -55,9 +55,7 @@ class Funnel:
         if self.window_days is not None and self.window_days < 1:
             raise UserError(f"a window of {self.window_days} days: give at least one")
         if self.window_days is not None and not self.in_order:
-            raise UserError(
-                "steps in any order count each on its own, which no window of days bounds: give one of both"
-            )
+            raise UserError("steps in any order are counted each on its own: no window of days bounds them")
 
     @property
     def unit(self) -> str:

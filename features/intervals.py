@@ -23,14 +23,15 @@ def wilson(k: NDArray[Any], n: NDArray[Any]) -> tuple[Floats, Floats]:
         share = k / n
         middle = share + Z_95**2 / (2 * n)
         half = Z_95 * np.sqrt(share * (1 - share) / n + Z_95**2 / (4 * n**2))
-        return (middle - half) / (1 + Z_95**2 / n), (middle + half) / (1 + Z_95**2 / n)
+        low, high = (middle - half) / (1 + Z_95**2 / n), (middle + half) / (1 + Z_95**2 / n)
+    return np.maximum(low, 0.0), np.minimum(high, 1.0)  # rounding may lead beyond
 
 
 def of_logarithm(value: Floats, variance: Floats) -> tuple[Floats, Floats]:
-    """The interval of a positive number whose logarithm is normal with this variance, shape (n,) each.
+    """The interval of a positive number whose logarithm is normal with this variance, shape (n,) each; else NaN.
 
     >>> [round(float(bound[0]), 2) for bound in of_logarithm(np.array([100.0]), np.array([0.01]))]
     [82.2, 121.66]
     """
-    spread = np.exp(Z_95 * np.sqrt(variance))
+    spread = np.exp(Z_95 * np.sqrt(np.where((value > 0) & (variance > 0), variance, np.nan)))
     return value / spread, value * spread

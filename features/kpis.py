@@ -17,19 +17,19 @@ Ints = NDArray[np.int64]
 Period = Literal["week", "month"]
 
 MEANINGS = {
-    "page_views": "page views (PV); views of items where the shop logs no page views",
+    "page_views": "page views (PV); item views where none are logged",
     "visitors": "unique visitors (UV), each counted once",
-    "sessions": "visits, a pause of 30 minutes starts a new one; a refund is none",
+    "sessions": "visits, ended by a pause of 30 minutes",
     "orders": "orders",
     "buyers": "visitors who bought",
-    "revenue": "revenue after discount, before tax and shipping, refunds not subtracted",
+    "revenue": "after discount, before tax and shipping",
     "refunds": "value of refunds",
     "net_revenue": "revenue less refunds",
     "conversion_per_session": "CVR, share of visits with a purchase",
     "conversion_per_visitor": "CVR, share of visitors who bought",
     "average_order_value": "AOV, revenue per order",
     "repeat_rate": "share of buyers with more than one order",
-    "realised_ltv": "realised LTV, revenue less refunds per buyer to date",
+    "realised_ltv": "LTV to date, net revenue per buyer",
 }
 MONEY = ("revenue", "refunds", "net_revenue", "average_order_value", "realised_ltv")
 SHARES = ("conversion_per_session", "conversion_per_visitor", "repeat_rate")
@@ -136,14 +136,13 @@ def _week_on_week(person: Ints, week: Ints, above: Floats, below: Floats | None)
         if below is not None:
             whole, of_whole = _total(week, below, n_weeks)
             value, influence = value / whole, influence - of_whole
-        value_or_none = np.where(value > 0, value, np.nan)
         variance = np.bincount(week, influence**2, n_weeks)
         stayed = (person[1:] == person[:-1]) & (week[1:] == week[:-1] + 1)
         shared = np.bincount(week[1:][stayed], (influence[1:] * influence[:-1])[stayed], n_weeks)
-        ratio = np.append(np.nan, value_or_none[1:] / value_or_none[:-1])
-        # Rounding may leave a difference of equals below zero.
-        change_variance = np.append(np.nan, np.maximum(variance[1:] + variance[:-1] - 2 * shared[1:], 0))
-    low, high = of_logarithm(value_or_none, variance)
+        positive = np.where(value > 0, value, np.nan)
+        ratio = np.append(np.nan, positive[1:] / positive[:-1])
+        change_variance = np.append(np.nan, variance[1:] + variance[:-1] - 2 * shared[1:])
+    low, high = of_logarithm(value, variance)
     ratio_low, ratio_high = of_logarithm(ratio, change_variance)
     changes = {"change": ratio - 1, "change_low": ratio_low - 1, "change_high": ratio_high - 1}
     return {"value": value, "low": low, "high": high, **changes}

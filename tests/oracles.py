@@ -292,7 +292,8 @@ def _activity(shop: Shop, as_of: datetime) -> Iterable[Row]:
 
 
 def _did(who: Row, at: datetime, channel: str, **amounts: float) -> Row:
-    return {"day": at.date(), "channel": channel, "person_id": who["person_id"], **dict.fromkeys(ACTIVITY, 0), **amounts}
+    nothing = dict.fromkeys(ACTIVITY, 0)
+    return {"day": at.date(), "channel": channel, "person_id": who["person_id"], **nothing, **amounts}
 
 
 def _summed(rows: list[Row]) -> Row:
@@ -325,9 +326,7 @@ def weekly_activity(shop: Shop, as_of: datetime, until: datetime, **_: Any) -> l
 
 def channel_credits(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
     visits = grouped(sessions(shop, as_of), "person_id")
-    credits = [
-        credit for order in order_totals(shop, as_of) for credit in _credits(order, visits[order["person_id"],])
-    ]
+    credits = [credit for order in order_totals(shop, as_of) for credit in _credits(order, visits[order["person_id"],])]
     return [
         {
             "channel": channel,
@@ -358,16 +357,16 @@ def _whole_seconds(later: datetime, earlier: datetime) -> float:
 def funnel_events(shop: Shop, as_of: datetime, steps: str, **_: Any) -> list[Row]:
     listed = {item["item_id"]: item["item_category"] for item in shop["items"]}
     moments = set()
-    for events in grouped(session_events(shop, as_of), "person_id", "session_id").values():
+    for (person, session), events in grouped(session_events(shop, as_of), "person_id", "session_id").items():
+        visit = _session(person, session, events)
         taken = [event for event in events if event["event_name"] in steps.split(",")]
-        found = {listed.get(event["item_id"]) or "unknown" for event in taken if event["item_id"]} or {"unknown"}
-        visit = _session(events[0]["person_id"], events[0]["session_id"], events)
+        met = {listed.get(event["item_id"]) or "unknown" for event in taken if event["item_id"]} or {"unknown"}
         for event in taken:
-            for category in {listed.get(event["item_id"]) or "unknown"} if event["item_id"] else found:
-                moments.add((visit["person_id"], visit["session_id"], event["event_name"], event["event_timestamp"],
-                             category, visit["device_category"] or "unknown", visit["channel"]))  # fmt: skip
-    columns = ("person_id", "session_id", "event_name", "event_timestamp", "item_category", "device_category", "channel")
-    return [dict(zip(columns, moment, strict=True)) for moment in moments]
+            for category in {listed.get(event["item_id"]) or "unknown"} if event["item_id"] else met:
+                step = (event["event_name"], event["event_timestamp"], category)
+                moments.add((person, session, *step, visit["device_category"] or "unknown", visit["channel"]))
+    columns = ("event_name", "event_timestamp", "item_category", "device_category", "channel")
+    return [dict(zip(("person_id", "session_id", *columns), moment, strict=True)) for moment in moments]
 
 
 def kpis(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
