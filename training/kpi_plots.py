@@ -68,13 +68,12 @@ def _went_on(row: dict[str, Any]) -> str:
 
 def weekly_figure(title: str, weekly: pa.Table, currency: str) -> Figure:
     """Revenue and conversion with 95 % intervals; orders where every visit bought, so that conversion stands still."""
-    converting = _of(weekly, "conversion_per_session")
-    says_nothing = np.nanmin(_floats(converting["value"])) == 1
+    says_nothing = pc.min(_of(weekly, "conversion_per_session")["value"]).as_py() == 1
     panels = (
         ("revenue", f"Revenue, {currency}", FuncFormatter(_short)),
         ("orders", "Orders", FuncFormatter(_short))
         if says_nothing
-        else ("conversion_per_session", "Share of visits that buy", PercentFormatter(1.0, decimals=1)),
+        else ("conversion_per_session", "Share of visits that buy", FuncFormatter(_percent)),
     )
     figure = Figure(figsize=(9, 5.6), layout="constrained")
     for axes, (kpi, label, formatter) in zip(figure.subplots(2, sharex=True), panels, strict=True):
@@ -88,7 +87,7 @@ def _of(weekly: pa.Table, kpi: str) -> pa.Table:
     return weekly.filter(pc.equal(weekly["kpi"], kpi))
 
 
-def _line(axes: Axes, rows: pa.Table, formatter: FuncFormatter | PercentFormatter) -> None:
+def _line(axes: Axes, rows: pa.Table, formatter: FuncFormatter) -> None:
     weeks, values = rows["week"].to_numpy(), _floats(rows["value"])
     axes.fill_between(weeks, _floats(rows["low"]), _floats(rows["high"]), color=PALE, linewidth=0)
     axes.plot(weeks, values, color=BLUE, marker=".", linewidth=1.5)
@@ -134,7 +133,7 @@ def _ceiling(shares: np.ndarray[Any, Any]) -> float:
 def _write_cells(axes: Axes, shares: np.ndarray[Any, Any], darkest: float) -> None:
     for (row, column), share in np.ndenumerate(shares):
         if np.isfinite(share):
-            color = "white" if share > 0.5 * darkest else INK
+            color = "white" if share > 0.55 * darkest else INK
             axes.text(column, row, f"{share:.0f} %", ha="center", va="center", fontsize=8, color=color)
 
 
@@ -153,7 +152,13 @@ def _only(axes: Axes, side: str) -> None:
 
 
 def _short(value: float, _: int | None = None) -> str:
-    return f"{value / 1e6:,.1f} M" if value >= 1e6 else f"{value / 1e3:,.0f} k" if value >= 1e4 else f"{value:,.0f}"
+    if value >= 999_500:
+        return f"{value / 1e6:.3g} M"
+    return f"{value / 1e3:.3g} k" if value >= 1e3 else f"{value:.0f}"
+
+
+def _percent(share: float, _: int | None = None) -> str:
+    return f"{share:.1%}"
 
 
 def _floats(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
