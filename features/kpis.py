@@ -106,7 +106,7 @@ def weekly_kpis(engine: Engine, as_of: datetime, until: datetime) -> pa.Table:
     starts = np.datetime64(until.date()) - 7 * np.arange(n_weeks, 0, -1)
     parts = []
     for name, (above, below) in _OF_A_WEEK.items():
-        numbers = _week_on_week(person, week, amounts[above], amounts[below] if below else None)
+        numbers = _week_on_week(person, week, n_weeks, amounts[above], amounts[below] if below else None)
         columns = {key: pa.array(values, from_pandas=True) for key, values in numbers.items()}  # NaN becomes null
         parts.append(pa.table({"week": starts, "kpi": pa.repeat(name, n_weeks), **columns}).cast(_WEEKLY))
     return pa.concat_tables(parts).sort_by("week")
@@ -123,14 +123,13 @@ def _amounts(rows: pa.Table) -> dict[str, Floats]:
     return found
 
 
-def _week_on_week(person: Ints, week: Ints, above: Floats, below: Floats | None) -> dict[str, Floats]:
+def _week_on_week(person: Ints, week: Ints, n_weeks: int, above: Floats, below: Floats | None) -> dict[str, Floats]:
     """One number in every week; the rows are sorted by person and week, of which there is one each.
 
     person, week : int arrays, shape (n_rows,)
     above, below : float arrays, shape (n_rows,)   summands of the total, or of the two totals of a ratio
     Returns float64 arrays, shape (n_weeks,), NaN where there is no number.
     """
-    n_weeks = int(week.max()) + 1
     with np.errstate(divide="ignore", invalid="ignore"):
         value, influence = _total(week, above, n_weeks)
         if below is not None:
