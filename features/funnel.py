@@ -70,8 +70,9 @@ class Passage:
     steps : the funnel's steps that the shop logs
     absent : those of which it has no event
     table : columns ``step`` (from 1), ``event_name``, ``n`` (units that reached it), ``from_first`` (n by that of the
-        first step, above 1 where steps count on their own) and, null for the first, ``from_previous`` (the share of the
-        units at the step before that reached this one too) with its Wilson interval ``low``, ``high``
+        first step, above 1 where steps count on their own) and, null for the first and after a step that none reached,
+        ``from_previous`` (the share of the units at the step before that reached this one too) with its Wilson interval
+        ``low``, ``high``
     leaks : a row per dimension, segment and pair of steps: ``dimension``, ``segment``, ``from_step``, ``to_step``,
         ``n``, ``n_converted``, ``rate``, ``low``, ``high``, ``average`` (of all segments) and ``lost`` =
         n * (average - rate), the conversions that the segment has less than the average would give it; most lost first.
@@ -139,18 +140,19 @@ def _units(events: pa.Table, columns: Sequence[str]) -> Ints:
     for name in columns:
         values = events[name].combine_chunks().dictionary_encode()
         unit = unit * len(values.dictionary) + np.asarray(values.indices)
-    return np.unique(unit, return_inverse=True)[1]
+    _, numbers = np.unique(unit, return_inverse=True)
+    return numbers.astype(np.int64)
 
 
 def _steps_of(events: pa.Table, steps: Sequence[str]) -> Ints:
-    return pc.index_in(events["event_name"], pa.array(steps, pa.string())).to_numpy().astype(np.int64)
+    return np.asarray(pc.index_in(events["event_name"], pa.array(steps, pa.string())), np.int64)
 
 
 def _table(steps: Sequence[str], reached: Bools) -> pa.Table:
     n = reached.sum(axis=0)
     went_on, (low, high) = _went_on(reached), wilson(_went_on(reached), n[:-1])
     none = pa.nulls(min(len(steps), 1), pa.float64())
-    later = {"from_previous": went_on / np.maximum(n[:-1], 1), "low": low, "high": high}
+    later = {"from_previous": went_on / np.where(n[:-1] > 0, n[:-1], np.nan), "low": low, "high": high}
     return pa.table(
         {
             "step": pa.array(range(1, len(steps) + 1), pa.int64()),
@@ -164,7 +166,7 @@ def _table(steps: Sequence[str], reached: Bools) -> pa.Table:
 
 def _went_on(reached: Bools) -> Ints:
     """How many of the units at each step reached the next one, shape (n_steps - 1,)."""
-    return np.sum(reached[:, :-1] & reached[:, 1:], axis=0)
+    return np.asarray(np.sum(reached[:, :-1] & reached[:, 1:], axis=0), np.int64)
 
 
 def _leaks(events: pa.Table, steps: Sequence[str], own: Sequence[str], funnel: Funnel) -> pa.Table:

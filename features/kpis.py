@@ -135,9 +135,9 @@ def _week_on_week(person: Ints, week: Ints, n_weeks: int, above: Floats, below: 
         if below is not None:
             whole, of_whole = _total(week, below, n_weeks)
             value, influence = value / whole, influence - of_whole
-        variance = np.bincount(week, influence**2, n_weeks)
+        variance = _sums(week, influence**2, n_weeks)
         stayed = (person[1:] == person[:-1]) & (week[1:] == week[:-1] + 1)
-        shared = np.bincount(week[1:][stayed], (influence[1:] * influence[:-1])[stayed], n_weeks)
+        shared = _sums(week[1:][stayed], (influence[1:] * influence[:-1])[stayed], n_weeks)
         positive = np.where(value > 0, value, np.nan)
         ratio = np.append(np.nan, positive[1:] / positive[:-1])
         change_variance = np.append(np.nan, variance[1:] + variance[:-1] - 2 * shared[1:])
@@ -149,8 +149,12 @@ def _week_on_week(person: Ints, week: Ints, n_weeks: int, above: Floats, below: 
 
 def _total(week: Ints, amount: Floats, n_weeks: int) -> tuple[Floats, Floats]:
     """The total of every week, shape (n_weeks,), and each row's share of it, shape (n_rows,)."""
-    total = np.bincount(week, amount, n_weeks)
+    total = _sums(week, amount, n_weeks)
     return total, amount / total[week]
+
+
+def _sums(week: Ints, amount: Floats, n_weeks: int) -> Floats:
+    return np.bincount(week, amount, n_weeks).astype(np.float64)
 
 
 def alerts(weekly: pa.Table) -> pa.Table:

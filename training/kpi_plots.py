@@ -118,7 +118,7 @@ def cohort_figure(title: str, cohorts: pa.Table, period: Period) -> Figure:
         _write_cells(axes, shares, image.get_clim()[1])
     every = 1 if readable else 4
     axes.set_yticks(range(0, n - 1, every), names[::every])
-    axes.set_xticks(range(every - 1, n - 1, every), range(every, n, every))
+    axes.set_xticks(range(every - 1, n - 1, every), [str(age) for age in range(every, n, every)])
     axes.set_xlabel(f"{period}s after the first order")
     figure.colorbar(image, ax=axes, format=PercentFormatter(decimals=0), label=f"share ordering in that {period}")
     _titled(axes, title, f"by {period} of the first order (customers in brackets); grey: not yet known")

@@ -42,7 +42,8 @@ class Report:
     @property
     def last_week(self) -> list[dict[str, Any]]:
         weekly = self.tables["weekly"]
-        return weekly.filter(pc.equal(weekly["week"], pc.max(weekly["week"]))).to_pylist()
+        rows: list[dict[str, Any]] = weekly.filter(pc.equal(weekly["week"], pc.max(weekly["week"]))).to_pylist()
+        return rows
 
     @property
     def content(self) -> dict[str, Any]:
