@@ -80,7 +80,7 @@ class Engine:
         fixed = {name: f"{name}_{next(_NUMBERS)}" for name in parameters}
         narrowed = {
             name: self._over_relations(
-                _renamed(text, fixed), {n: _renamed(q, fixed) for n, q in _queries(text).items()}
+                _renamed(text, fixed), {n: _renamed(q, fixed) for n, q in _queries(text, self._kept).items()}
             )
             for name, text in selects.items()
         }
@@ -90,15 +90,31 @@ class Engine:
             parameters={**self.parameters, **{fixed[name]: value for name, value in parameters.items()}},
         )
 
+    def keep(self, *names: str, **parameters: Parameter) -> "Engine":
+        """The same engine with queries answered once, in order, for others that read them.
+
+        The answers hold for these parameters alone: ask nothing as of another instant afterwards.
+        """
+        kept = self
+        for name in names:
+            kept = kept.bind(**{name: kept.query(name, **parameters)})
+        return kept
+
     def query(self, name: str, **parameters: Parameter) -> pa.Table:
         """The table that ``features/sql/NAME.sql`` gives over the relations bound."""
-        ordered = dict(composition(name))
+        if name in self._kept:
+            return self.select(f"select * from {name}")
+        ordered = dict(composition(name, self._kept))
         text = ordered.pop(name)
         return self._run(self._over_relations(text, ordered), parameters)
 
     def select(self, text: str, **parameters: Parameter) -> pa.Table:
         """The table that a SELECT gives over the relations and queries."""
-        return self._run(self._over_relations(text, _queries(text)), parameters)
+        return self._run(self._over_relations(text, _queries(text, self._kept)), parameters)
+
+    @property
+    def _kept(self) -> frozenset[str]:
+        return frozenset(self.relations) & frozenset(QUERIES)
 
     def _over_relations(self, text: str, queries: Mapping[str, str]) -> str:
         whole = "\n".join([*queries.values(), text])
@@ -116,17 +132,20 @@ _NUMBERS = count()
 
 
 @cache
-def composition(name: str) -> tuple[tuple[str, str], ...]:
-    """The queries that a query reads, in the order in which they must stand, itself last, as (name, text)."""
+def composition(name: str, kept: frozenset[str] = frozenset()) -> tuple[tuple[str, str], ...]:
+    """The queries that a query reads, in the order in which they must stand, itself last, as (name, text).
+
+    kept : queries that need not be composed, their answers being there
+    """
     text = uncommented((SQL_FOLDER / f"{name}.sql").read_text())
-    return (*_queries(text).items(), (name, text))
+    return (*_queries(text, kept).items(), (name, text))
 
 
-def _queries(text: str) -> dict[str, str]:
-    """Every query that a SELECT reads, in the order in which they must stand."""
+def _queries(text: str, kept: frozenset[str]) -> dict[str, str]:
+    """Every query that a SELECT reads and that is not kept, in the order in which they must stand."""
     ordered: dict[str, str] = {}
-    for name in _reads(text, QUERIES):
-        ordered.update(composition(name))
+    for name in _reads(text, tuple(name for name in QUERIES if name not in kept)):
+        ordered.update(composition(name, kept))
     return ordered
 
 

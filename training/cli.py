@@ -14,15 +14,14 @@ import pyarrow.parquet
 import typer
 
 from features.errors import UserError
+from features.funnel import STEPS, Funnel
 from features.home import home
 from features.ingest import ingest as ingest_shop
-from features.kpis import MEANINGS, daily_kpis
-from features.kpis import kpis as shop_kpis
 from features.lake import Lake
 from features.shops import checked, load_shop, read_toml
-from features.windows import before
+from features.windows import before, period_start
 from serving import launch, settings
-from training import answers, customer_value, evaluation, parallel, pipeline, promotion, tracking
+from training import answers, customer_value, evaluation, kpi_report, parallel, pipeline, promotion, tracking
 from training.audience import Audience
 from training.config import Config, load_config, to_toml
 from training.console import Speaker, show_reports, show_rows
@@ -63,25 +62,25 @@ def ingest(shop: ShopOption, json: JsonOption = False) -> None:
 @app.command()
 def kpis(
     shop: ShopOption,
-    out: Annotated[Path | None, typer.Option("--out", help="File for the table by day and channel.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for tables and plots.")] = None,
+    steps: Annotated[str, typer.Option("--steps", help="Event names of the funnel.")] = ",".join(STEPS),
+    window: Annotated[str, typer.Option("--window", help="session, or the days that a visitor may take.")] = "session",
+    any_order: Annotated[bool, typer.Option("--any-order", help="Count each step on its own.")] = False,
+    until: UntilOption = "",
     json: JsonOption = False,
 ) -> None:
-    """PV, UV, conversion, order value, revenue and repeat rate."""
-    speaker, found = Speaker(json), load_shop(shop)
+    """The shop's numbers and their change, the funnel and its leaks, cohorts, and what brought the orders."""
+    speaker, found, funnel = Speaker(json), load_shop(shop), _funnel(steps, window, any_order)
+    if out is not None and out.is_file():
+        raise UserError(f"--out {out} is a file: name a folder for the tables and plots")
+    lake, as_of = Lake(found), _instant(until) or datetime.now(UTC)
+    whole_days = min(as_of, period_start(lake.after_last_event(), "day"))
+    report = kpi_report.report(lake.engine(), found, as_of, whole_days, funnel)
+    kpi_report.show(speaker, report)
     if out is not None:
-        _refuse_other_formats(out)
-    engine, as_of = Lake(found).engine(), datetime.now(UTC)
-    if not engine.select("select * from events limit 1").num_rows:
-        raise UserError(f"shop {found.name} has no events: run `shopkeeper ingest --shop {shop}` first")
-    values = shop_kpis(engine, as_of)
-    speaker.table(
-        f"{found.name} ({found.currency})",
-        ("kpi", "value", "meaning"),
-        [(k, values[k], m) for k, m in MEANINGS.items()],
-    )
-    if out is not None:
-        _write(daily_kpis(engine, as_of), out, speaker)
-    speaker.result(values)
+        kpi_report.write(report, out)
+        speaker.say(f"tables and plots are in {out}")
+    speaker.result(report.content)
 
 
 @app.command()
@@ -308,6 +307,12 @@ def _device(name: str) -> Choice:
 
 def _split(name: str) -> pipeline.Split:
     return cast("pipeline.Split", _one_of("--split", name, ("time", "leave_one_out", "given")))
+
+
+def _funnel(steps: str, window: str, any_order: bool) -> Funnel:
+    if window != "session" and not window.isdecimal():
+        raise UserError(f"--window {window}: write session or a number of days")
+    return Funnel(tuple(steps.split(",")), None if window == "session" else int(window), not any_order)
 
 
 def _is_ip_address(host: str) -> bool:

@@ -1,13 +1,17 @@
--- Page views, visitors, orders and revenue of each day and channel before $as_of; visitors do not add up over days.
+-- Visits, visitors, orders, revenue and refunds of each day and channel before $as_of; visitors and buyers do not add up
+-- over days.
 select
-    cast(event_timestamp as date) as day,
-    coalesce(medium, 'unknown') as channel,
-    cast(sum(case when event_name = 'page_view' then 1 else 0 end) as bigint) as page_views,
-    cast(sum(case when event_name = 'view_item' then 1 else 0 end) as bigint) as item_views,
-    cast(count(distinct person_id) as bigint) as visitors,
-    cast(count(distinct case when event_name = 'purchase' then person_id end) as bigint) as buyers,
-    cast(count(distinct case when event_name = 'purchase' then transaction_id end) as bigint) as orders,
-    sum(case when event_name = 'purchase' then quantity * coalesce(price, 0.0) else 0.0 end) as revenue
-from known_events
-group by cast(event_timestamp as date), coalesce(medium, 'unknown')
+    day,
+    channel,
+    cast(sum(page_views) as bigint) as page_views,
+    cast(sum(item_views) as bigint) as item_views,
+    cast(count(distinct case when sessions > 0 then person_id end) as bigint) as visitors,
+    cast(sum(sessions) as bigint) as sessions,
+    cast(sum(buying_sessions) as bigint) as buying_sessions,
+    cast(count(distinct case when orders > 0 then person_id end) as bigint) as buyers,
+    cast(sum(orders) as bigint) as orders,
+    sum(revenue) as revenue,
+    sum(refunds) as refunds
+from daily_activity
+group by day, channel
 order by day, channel

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_sessions.py [--data FOLDER] [--events 1050000] [--only rees46 seeded speed]
 
-Both shops are learnt on the first three fifths, REES46's of its visits, the seeded shop's of its days, and judged on the
-last two by the visit's start, beside the base rate, a logistic regression and, in the seeded shop, the generator's
-own probability (``tests/seeded_truth.py``). There the weeks and tenths are held against what was drawn and against the
+Both shops are learnt on the first three fifths, of REES46 of its visits, of the seeded shop of its days, and judged on
+the others by the visit's start, beside the base rate, a logistic regression and, in the seeded shop, the generator's
+own probability (``tests/seeded_truth.py``). There weeks and tenths are held against what was drawn and against the
 generator, which has no chance in it. ``speed`` times one event folded and one row of 500 trees scored.
 The last line is one JSON object.
 """

@@ -70,6 +70,17 @@ def test_a_query_reads_the_narrowed_relation(engine: Engine, events: pa.Table) -
     assert set(found["person_id"].to_pylist()) == {"u1"}
 
 
+def test_what_is_kept_is_not_asked_again(engine: Engine, events: pa.Table) -> None:
+    as_of = datetime(2024, 4, 1, tzinfo=UTC)
+    shop = engine.bind(events=events)
+    kept = shop.keep("sessions", "order_totals", as_of=as_of)
+    for name in ("sessions", "order_totals", "daily_kpis"):
+        assert_same_rows(kept.query(name, as_of=as_of), shop.query(name, as_of=as_of))
+    emptied = kept.narrow({"events": "select * from events where 1 = 0"})
+    assert emptied.select("select transaction_id from order_totals").num_rows > 0
+    assert emptied.query("known_events", as_of=as_of).num_rows == 0
+
+
 def test_a_select_reads_queries_and_their_own_with(engine: Engine, events: pa.Table) -> None:
     text = "with mine as (select n_purchases from item_features) select cast(sum(n_purchases) as bigint) as n from mine"
     found = engine.bind(events=events).select(text, as_of=datetime(2024, 4, 1, tzinfo=UTC))

@@ -66,12 +66,35 @@ def test_a_versions_configuration_is_evaluated_on_any_split(run) -> None:
 
 
 def test_kpis_agree_with_the_generator(run, tmp_path: Path) -> None:
-    status, out, _ = run("kpis", "--shop", "seeded", "--out", str(tmp_path / "days.csv"), "--json")
+    status, out, _ = run("kpis", "--shop", "seeded", "--out", str(tmp_path / "told"), "--json")
     values = json.loads(out.splitlines()[-1])
     sessions = pq.read_table(tmp_path / "home" / "seeded" / "source" / "truth" / "sessions.parquet")
     assert status == 0
     assert values["orders"] == sum(sessions["purchased"].to_pylist())
-    assert pyarrow.csv.read_csv(tmp_path / "days.csv")["orders"].to_numpy().sum() == values["orders"]
+    assert pyarrow.csv.read_csv(tmp_path / "told" / "daily.csv")["orders"].to_numpy().sum() == values["orders"]
+    assert (tmp_path / "told" / "weekly.svg").stat().st_size > 0
+    assert {row["kpi"] for row in values["alerts"]} <= {row["kpi"] for row in values["week_on_week"]}
+
+
+def test_a_funnel_is_asked_for_by_its_steps_window_and_order(run) -> None:
+    def counts(*options: str) -> list[int]:
+        status, out, _ = run("kpis", "--shop", "seeded", "--steps", "view_item,purchase", "--json", *options)
+        assert status == 0
+        return [step["n"] for step in json.loads(out.splitlines()[-1])["funnel"]]
+
+    visits, people, on_their_own = counts(), counts("--window", "7"), counts("--any-order")
+    assert people[0] < visits[0] == on_their_own[0]
+    assert visits[1] <= on_their_own[1]
+
+
+def test_nothing_after_until_is_told(run) -> None:
+    status, out, _ = run("kpis", "--shop", "seeded", "--until", "2023-02-01", "--json")
+    told = json.loads(out.splitlines()[-1])
+    whole = json.loads(run("kpis", "--shop", "seeded", "--json")[1].splitlines()[-1])
+    assert status == 0
+    assert 0 < told["orders"] < whole["orders"]
+    assert told["until"].startswith("2023-02-01")
+    assert {row["week"] for row in told["week_on_week"]} == {"2023-01-25"}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +112,10 @@ def test_kpis_agree_with_the_generator(run, tmp_path: Path) -> None:
         (["evaluate", "recommend", "--shop", "seeded", "--split", "given"], "needs a column `split`"),
         (["forecast", "--shop", "seeded", "--out", "x.csv"], "seeded.demand cannot answer: no champion was promoted"),
         (["rollback", "recommend", "--shop", "seeded"], "no earlier champion"),
-        (["kpis", "--shop", "seeded", "--out", "x.xls"], "--out x.xls: end it with .parquet or .csv"),
+        (["kpis", "--shop", "seeded", "--out", __file__], "is a file: name a folder for the tables and plots"),
+        (["kpis", "--shop", "seeded", "--window", "soon"], "--window soon: write session or a number of days"),
+        (["kpis", "--shop", "seeded", "--steps", "view_item,gaze"], "no step gaze: steps are page_view, search"),
+        (["kpis", "--shop", "seeded", "--until", "2001-01-01"], "seeded has no visits before 2001-01-01"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence(run, arguments: list[str], told: str) -> None:
