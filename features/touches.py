@@ -24,7 +24,7 @@ def touches(log: Engine, event: str, horizon_days: int, as_of: datetime) -> pa.T
     event : what answers it; ``response``, that it says so itself
     Returns KEYS, ``channel``, ``treated``, ``cost``, ``responded_at`` (null: not within the horizon), OWN_NUMBERS.
     """
-    found = log.query("touches", event=event, horizon_days=horizon_days, as_of=as_of)
+    found = log.query("touch_responses", event=event, horizon_days=horizon_days, as_of=as_of)
     return found.sort_by([("sent_at", "ascending"), ("campaign_id", "ascending"), ("user_id", "ascending")])
 
 

@@ -372,7 +372,7 @@ def _mean(values: list[int]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def touches(shop: Shop, as_of: datetime, event: str, horizon_days: int, **_: Any) -> list[Row]:
+def touch_responses(shop: Shop, as_of: datetime, event: str, horizon_days: int, **_: Any) -> list[Row]:
     horizon = timedelta(days=horizon_days)
     sent = [touch for touch in shop["campaign_touches"] if touch["sent_at"] < as_of]
     done = grouped(named(known_events(shop, as_of), event), "person_id")
@@ -729,7 +729,7 @@ ORACLES: dict[str, Callable[..., list[Row]]] = {
         outcomes,
         category_outcomes,
         category_features,
-        touches,
+        touch_responses,
         item_weeks,
         visit_events,
         people,

@@ -1,5 +1,6 @@
 """Every file in features/sql binds, parses in both dialects, equals its oracle, and gives the same on both engines."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -102,9 +103,9 @@ def test_it_equals_its_oracle(duckdb_shop: Engine, tiny: dict[str, pa.Table], na
 def test_touches_that_say_themselves_when_they_were_answered(
     duckdb_shop: Engine, tiny: dict[str, pa.Table], as_of: datetime
 ) -> None:
-    stated = duckdb_shop.bind(**tiny).query("touches", event="response", horizon_days=21, as_of=as_of)
+    stated = duckdb_shop.bind(**tiny).query("touch_responses", event="response", horizon_days=21, as_of=as_of)
     shop = {name: table.to_pylist() for name, table in tiny.items()}
-    rows = ORACLES["touches"](shop, as_of=as_of.replace(tzinfo=None), event="response", horizon_days=21)
+    rows = ORACLES["touch_responses"](shop, as_of=as_of.replace(tzinfo=None), event="response", horizon_days=21)
     assert 0 < stated["responded_at"].null_count < stated.num_rows
     assert_same_rows(
         stated, pa.Table.from_pylist([{n: row[n] for n in stated.schema.names} for row in rows], schema=stated.schema)
@@ -141,7 +142,7 @@ def assert_equals_oracle(engine: Engine, tables: dict[str, pa.Table], name: str,
 @pytest.mark.parametrize("name", QUERIES)
 def test_both_engines_agree(both_engines: tuple[Engine, Engine], cutoff: datetime, name: str) -> None:
     found, other = (engine.query(name, **parameters(cutoff)) for engine in both_engines)
-    assert found.num_rows > 0 or name == "touches"
+    assert found.num_rows > 0 or name == "touch_responses"
     assert_same_rows(found, other)
 
 
@@ -160,3 +161,10 @@ def test_both_engines_give_the_same_panel(both_engines: tuple[Engine, Engine], c
     assert found.offers.keys() == other.offers.keys()
     for name, values in found.offers.items():
         np.testing.assert_allclose(values, other.offers[name], rtol=1e-9)
+
+
+def test_no_step_within_a_query_is_named_like_a_query() -> None:
+    """A name after ``from`` is a query wherever there is one of that name."""
+    steps = {step for path in SQL_FOLDER.glob("*.sql") for step in re.findall(r"(\w+) as \(\n", path.read_text())}
+    assert len(steps) > 20
+    assert not steps & set(QUERIES)
