@@ -56,19 +56,26 @@ class CustomersInCategories:
 
 
 class Touches:
-    """Touches of campaigns, asked on the day on which they were sent."""
+    """Touches of campaigns, asked on the day on which they were sent.
+
+    held_out_too : whether those that were held back from a customer are among the examples
+    """
 
     keys: tuple[str, ...] = touches.KEYS
     numbers = touches.NUMBERS
     texts = touches.TEXTS
     recency_frequency: tuple[str, ...] = ("days_since_last_order", "n_orders_91d")
 
+    def __init__(self, held_out_too: bool = False) -> None:
+        self.held_out_too = held_out_too
+
     def examples(self, log: Engine, target: Target, since: datetime, until: datetime, step: timedelta) -> Examples:
         del step
-        sent = touches.touches(log, target.event, target.horizon_days, until).filter(
-            pc.field("sent_at") >= instant(since)
-        )
-        matured = _instants(sent["sent_at"]) + np.timedelta64(target.horizon)
+        sent = touches.touches(log, target.event, target.horizon_days, until)
+        sent = sent.filter(pc.field("sent_at") >= instant(since))
+        if not self.held_out_too:
+            sent = sent.filter(pc.coalesce(sent["treated"], True))
+        matured = _after(_instants(sent["sent_at"]), target.horizon)
         certain = matured <= instant(until)
         parts = [self._asked(log, target, day) for day in _by_day(sent.filter(pa.array(certain)))]
         found = joined(parts, self._with_customers(log, sent.slice(0, 0), until))
@@ -78,7 +85,7 @@ class Touches:
         moment = _instants(sent["sent_at"])
         table = self._with_customers(log, sent, moment[0].astype("datetime64[D]").item())
         outcome = sent["responded_at"].is_valid().to_numpy() == target.happens
-        return Examples(table, moment, moment + np.timedelta64(target.horizon), outcome)
+        return Examples(table, moment, _after(moment, target.horizon), outcome)
 
     def _with_customers(self, log: Engine, sent: pa.Table, as_of: datetime) -> pa.Table:
         at = datetime(as_of.year, as_of.month, as_of.day, tzinfo=UTC)
@@ -106,7 +113,7 @@ class Sessions:
         del step
         rows = sessions.session_progress(log, since, until).filter(pc.field("n_purchases") == 0)
         moment, ended = (rows[name].to_numpy().astype("datetime64[us]") for name in ("started_us", "ended_us"))
-        matured = ended + np.timedelta64(sessions.PAUSE_US, "us")
+        matured = _after(ended, timedelta(microseconds=sessions.PAUSE_US))
         outcome = (rows["n_purchases_to_come"].to_numpy() > 0) == target.happens
         found = Examples(self._known(rows), moment, matured, outcome)
         certain = matured <= instant(until)
@@ -132,7 +139,11 @@ UNITS: dict[UnitName, Unit] = {
 
 def _at_one_moment(table: pa.Table, target: Target, at: datetime, happened: NDArray[np.bool_]) -> Examples:
     moment = np.full(table.num_rows, instant(at))
-    return Examples(table, moment, moment + np.timedelta64(target.horizon), happened == target.happens)
+    return Examples(table, moment, _after(moment, target.horizon), happened == target.happens)
+
+
+def _after(moment: NDArray[np.datetime64], pause: timedelta) -> NDArray[np.datetime64]:
+    return np.asarray(moment + np.timedelta64(pause), "datetime64[us]")
 
 
 def _instants(column: pa.ChunkedArray) -> NDArray[np.datetime64]:

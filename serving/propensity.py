@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from features.encoding import Encoder
 from features.errors import UserError
+from features.targets import UnitName
 from serving.artifact import Artifact, Json
 from serving.calibration import Calibrator, sigmoid
 from serving.regression import Regression
@@ -63,7 +64,7 @@ class TargetModel:
         facts = artifact.json(name)
         features = artifact.json(f"{name}.features")
         self.name = name
-        self.unit: str = facts["unit"]
+        self.unit: UnitName = facts["unit"]
         self.as_of: str = facts["as_of"]
         self.horizon_days: int = facts["horizon_days"]
         self.eligible_days: int = facts["eligible_days"]

@@ -99,7 +99,7 @@ class PropensityRequest(Request):
 class VisitEvent(Request):
     """One event of a running visit, named as in the table of events."""
 
-    event_name: Literal[VISIT_EVENTS]
+    event_name: Literal[VISIT_EVENTS]  # type: ignore[valid-type]  # the contract has them as values
     event_timestamp: Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written)]
     """When it happened, with its zone."""
     item_id: Id | None = None

@@ -10,6 +10,7 @@ import typer
 from features.home import ROOT
 from features.shops import load_shop
 from training.cli import app
+from training.propensity.config import PropensityConfig
 
 README = (ROOT / "README.md").read_text()
 
@@ -19,10 +20,14 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_shop_of_the_readme_is_valid(tmp_path: Path) -> None:
-    (text,) = blocks("toml")
-    tomllib.loads(text)
+    text, _ = blocks("toml")
     (tmp_path / "myshop.toml").write_text(text)
     assert load_shop(str(tmp_path / "myshop.toml")).name == "myshop"
+
+
+def test_the_target_of_the_readme_is_valid() -> None:
+    _, text = blocks("toml")
+    assert PropensityConfig.model_validate(tomllib.loads(text)).targets["churn"].happens is False
 
 
 def test_every_command_of_the_readme_exists_and_every_command_is_in_it() -> None:

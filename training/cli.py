@@ -13,14 +13,17 @@ import pyarrow.csv
 import pyarrow.parquet
 import typer
 
+from features.contract import EVENT_NAMES
 from features.errors import UserError
 from features.funnel import STEPS, Funnel
 from features.home import home
 from features.ingest import ingest as ingest_shop
 from features.lake import Lake
 from features.shops import checked, load_shop, read_toml
+from features.targets import RESPONSE, Target
 from features.windows import before, period_start
 from serving import launch, settings
+from serving.propensity import PropensityScorer
 from training import answers, customer_value, evaluation, kpi_report, parallel, pipeline, promotion, tracking
 from training.audience import Audience
 from training.config import Config, load_config, to_toml
@@ -199,6 +202,25 @@ def rollback(task: TaskArgument, shop: ShopOption, json: JsonOption = False) -> 
 
 
 @app.command()
+def monitor(shop: ShopOption, until: UntilOption = "", json: JsonOption = False) -> None:
+    """Whether the propensity champion's features, calibration and rates still hold; exit 3 past a limit."""
+    from training.propensity.config import PropensityConfig
+    from training.propensity.monitor import monitor as monitored
+
+    speaker, found, of = Speaker(json), load_shop(shop), family("propensity")
+    model, lake = answers.champion(found, of), Lake(found)
+    config = PropensityConfig.model_validate(model.manifest["config"])
+    findings = monitored(cast("PropensityScorer", model.scorer), lake.engine(), config, _instant(until) or lake.end())
+    rows = [(each.target, each.measure, f"{each.value:.3f}", each.limit, "PAST" * each.passed) for each in findings]
+    speaker.table(
+        f"{found.name}.propensity since {model.until:%Y-%m-%d}", ("target", "measure", "value", "limit", ""), rows
+    )
+    speaker.result({"findings": findings})
+    if any(each.passed for each in findings):
+        raise typer.Exit(3)
+
+
+@app.command()
 def recommend(
     shop: ShopOption,
     out: OutOption,
@@ -256,6 +278,30 @@ def customers(
     table = customer_value.customer_table(past, model, chosen)
     _write(table, out, speaker)
     speaker.result({"rows": table.num_rows, "out": str(out), "back_test": judged})
+
+
+@app.command()
+def uplift(
+    shop: ShopOption,
+    out: OutOption,
+    event: Annotated[str, typer.Option("--event", help="What a touch shall bring about.")] = "purchase",
+    horizon: Annotated[int, typer.Option("--horizon", min=1, max=364, help="Days within which it shall.")] = 28,
+    until: UntilOption = "",
+    json: JsonOption = False,
+) -> None:
+    """Write whom a campaign moves most, learnt from randomised campaigns and judged on the later ones."""
+    from training.campaigns import campaigns
+    from training.uplift import UpliftConfig
+
+    speaker, found = Speaker(json), load_shop(shop)
+    _refuse_other_formats(out)
+    target = Target(unit="touch", event=_one_of("--event", event, (*EVENT_NAMES, RESPONSE)), horizon_days=horizon)
+    lake = Lake(found)
+    learnt = campaigns(lake.engine(), _instant(until) or lake.end(), target, UpliftConfig())
+    show_rows(speaker, f"{found.name}: uplift of {event} within {horizon} days, later campaigns", learnt.rows, "qini")
+    speaker.say(learnt.verdict)
+    _write(learnt.audience, out, speaker)
+    speaker.result({"rows": learnt.rows, "verdict": learnt.verdict, "out": str(out)})
 
 
 def show_judged(speaker: Speaker, shop: str, judged: customer_value.Judged) -> None:

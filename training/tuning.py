@@ -129,7 +129,7 @@ def _as_it_stands(config: Config, search: Search) -> dict[str, Any]:
     for key in search.space:
         value: Any = config
         for part in key.split("."):
-            value = getattr(value, part, None)
+            value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
         if value is not None:
             found[key] = value
     return found

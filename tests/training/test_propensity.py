@@ -24,6 +24,7 @@ from training.config import CONFIG_FOLDER, BoosterConfig, configurations, load_c
 from training.propensity import evaluation, fit
 from training.propensity.boosting import Learner
 from training.propensity.config import ModelConfig, PropensityConfig
+from training.propensity.monitor import monitor
 from training.propensity.slices import slices
 
 FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
@@ -321,3 +322,28 @@ def test_every_shipped_configuration_names_known_targets():
         assert set(config.models) <= set(config.targets), path
     assert (CONFIG_FOLDER / "propensity" / "best.toml").is_file()
     assert tomllib.loads((CONFIG_FOLDER / "propensity" / "best.toml").read_text())["targets"]["repurchase_28d"]
+
+
+def test_a_version_that_holds_passes_no_limit_of_level(scorer, engine):
+    findings = monitor(scorer, engine, CONFIG, AS_OF + WINDOW)
+    levels = [each for each in findings if not each.measure.startswith("stability")]
+    assert {each.target for each in findings} == set(CONFIG.targets)
+    assert {each.measure for each in levels} == {"predicted_over_observed", "rate_over_base_rate"}
+    assert not any(each.passed for each in levels)
+
+
+def test_a_shop_where_nobody_buys_any_more_is_past_its_limits(scorer):
+    cut = pa.scalar(AS_OF.replace(tzinfo=None), pa.timestamp("us"))
+    events = log()
+    closed = shop(
+        events.filter(pc.or_(pc.less(events["event_timestamp"], cut), pc.equal(events["event_name"], "view_item")))
+    )
+    past = {(each.target, each.measure) for each in monitor(scorer, closed, CONFIG, AS_OF + WINDOW) if each.passed}
+    assert ("repurchase", "predicted_over_observed") in past
+    assert ("visit", "rate_over_base_rate") in past
+
+
+def test_before_any_outcome_is_certain_monitoring_says_so(scorer, engine):
+    findings = monitor(scorer, engine, CONFIG, AS_OF + timedelta(days=3))
+    (told,) = [each for each in findings if each.target == "repurchase"]
+    assert (told.measure, told.value, told.passed) == ("outcomes certain since training", 0.0, False)

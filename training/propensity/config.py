@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from features.targets import Target
 from training import calibration
-from training.config import BoosterConfig, Config, PositiveInt
+from training.config import BoosterConfig, Config, PositiveFloat, PositiveInt
 
 TREES = BoosterConfig(num_leaves=7, learning_rate=0.03, min_data_in_leaf=200, feature_fraction=0.5)
 
@@ -28,6 +28,17 @@ class ModelConfig(Config):
     """LightGBM's settings."""
 
 
+class LimitsConfig(Config):
+    """Past which measures `shopkeeper monitor` exits with 3."""
+
+    stability: PositiveFloat = 0.25
+    """Population stability index of a feature."""
+    calibration: Annotated[float, Field(gt=1)] = 1.25
+    """Factor by which predicted over observed may leave 1, beyond chance."""
+    rate: Annotated[float, Field(gt=1)] = 1.5
+    """Factor by which the rate may leave that of training, beyond chance."""
+
+
 class PropensityConfig(Config):
     """The targets of a propensity version."""
 
@@ -37,6 +48,8 @@ class PropensityConfig(Config):
     """What is asked, by name."""
     models: dict[str, ModelConfig] = Field(default_factory=dict)
     """How each target's model is fitted; absent: as ``ModelConfig`` has it."""
+    limits: LimitsConfig = LimitsConfig()
+    """What monitoring allows."""
 
     @field_validator("targets")
     @classmethod

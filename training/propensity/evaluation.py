@@ -75,13 +75,13 @@ def _target_rows(scorer: PropensityScorer, model: TargetModel, examples: Example
     for rule in RULES:
         regression = Regression.load(scorer.artifact, f"{model.name}.{rule}")
         predicted[f"{model.name} {rule}"] = regression.probabilities(rows)
-    clusters = _clusters(examples.table[UNITS[model.unit].keys[0]])
+    of = clusters(examples.table[UNITS[model.unit].keys[0]])
     return [
         row
         for segment, chosen in _segments(model, examples)
         for named, probability in predicted.items()
         if named == model.name or not segment.startswith("week")
-        for row in _rows(named, split, segment, probability[chosen], outcome[chosen], clusters[chosen])
+        for row in _rows(named, split, segment, probability[chosen], outcome[chosen], of[chosen])
     ]
 
 
@@ -97,41 +97,50 @@ def _segments(model: TargetModel, examples: Examples) -> Iterator[tuple[str, Boo
             yield f"week {begins}", weeks == week
 
 
-def _clusters(keys: pa.ChunkedArray) -> NDArray[np.int64]:
+def clusters(keys: pa.ChunkedArray) -> NDArray[np.int64]:
+    """A number per row, the same where the key is."""
     return np.asarray(keys.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False), np.int64)
 
 
 def _rows(
     model: str, split: str, segment: str, probability: Floats, outcome: Bools, cluster: NDArray[np.int64]
 ) -> list[Row]:
-    levels, level_of = classification.levels(probability)
-    clusters, cluster_of = np.unique(cluster, return_inverse=True)
+    return [
+        Row(model, split, segment, False, name, value, *_told(name, low, high), len(outcome))
+        for name, (value, low, high) in measured(probability, outcome, cluster).items()
+    ]
 
-    def measured(weight: Floats) -> dict[str, float]:
-        positives = np.bincount(level_of, weight * outcome, len(levels))
-        totals = np.bincount(level_of, weight, len(levels))
-        return {name: metric(levels, positives, totals) for name, metric in METRICS.items()}
+
+def _told(name: str, low: float, high: float) -> tuple[float | None, float | None]:
+    """No interval of the calibration error, which resampling shifts."""
+    return (None, None) if name == "ece_15" else (low, high)
+
+
+def measured(probability: Floats, outcome: Bools, cluster: NDArray[np.int64]) -> dict[str, tuple[float, float, float]]:
+    """Each of METRICS with its 95 % percentile bootstrap interval; clusters are resampled whole.
+
+    probability : float64, shape (n,)
+    outcome : bool, shape (n,)
+    cluster : int64, shape (n,)   whose row it is
+    """
+    levels, level_of = classification.levels(probability)
+    distinct, cluster_of = np.unique(cluster, return_inverse=True)
+
+    def weighted(weight: Floats) -> list[float]:
+        positives, totals = (
+            np.bincount(level_of, weights, len(levels)).astype(np.float64) for weights in (weight * outcome, weight)
+        )
+        return [metric(levels, positives, totals) for metric in METRICS.values()]
 
     rng = np.random.default_rng(0)
-    resampled = [measured(_drawn(rng, len(clusters))[cluster_of]) for _ in range(N_RESAMPLES)]
-    found = measured(np.ones(len(outcome)))
-    return [
-        Row(model, split, segment, False, name, value, *_interval(name, resampled), len(outcome))
-        for name, value in found.items()
-    ]
+    resampled = [weighted(_drawn(rng, len(distinct))[cluster_of]) for _ in range(N_RESAMPLES)]
+    found = zip(METRICS, weighted(np.ones(len(outcome))), *np.percentile(resampled, PERCENTILES, axis=0), strict=True)
+    return {name: (value, float(low), float(high)) for name, value, low, high in found}
 
 
 def _drawn(rng: np.random.Generator, n: int) -> Floats:
     """How often each of n is among n drawn with replacement."""
     return np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
-
-
-def _interval(name: str, resampled: list[dict[str, float]]) -> tuple[float | None, float | None]:
-    """None for the calibration error, which resampling shifts."""
-    if name == "ece_15":
-        return None, None
-    low, high = np.percentile([each[name] for each in resampled], PERCENTILES)
-    return float(low), float(high)
 
 
 def _whole(rows: list[Row], config: PropensityConfig, split: str) -> Row:

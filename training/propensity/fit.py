@@ -19,7 +19,7 @@ from serving.propensity import Scoring
 from serving.regression import Regression
 from serving.schema import SessionRequest
 from serving.trees import Trees
-from training.propensity import boosting, logistic
+from training.propensity import boosting, drift, logistic
 from training.propensity.boosting import Boosted
 from training.propensity.config import ModelConfig, PropensityConfig
 from training.propensity.slices import slices
@@ -45,6 +45,7 @@ class TargetFit:
     sufficiency: Json
     asked: pa.Table
     percentiles: np.ndarray
+    profile: list[Json]
     context: Mapping[str, Json]
 
     def export(self, draft: Draft, name: str, as_of: datetime) -> None:
@@ -55,6 +56,7 @@ class TargetFit:
         draft.json(f"{name}.features", described)
         draft.text(f"{name}.model", self.boosted.text)
         draft.array(f"{name}.percentiles", self.percentiles)
+        draft.json(f"{name}.profile", self.profile)
         keys = {key: self.asked[key].cast(pa.string()).to_pylist() for key in self.unit.keys}
         draft.json(f"{name}.keys", keys)
         draft.array(f"{name}.rows", self.encoder.matrix(self.asked))
@@ -155,6 +157,7 @@ def fit_target(past: Engine, as_of: datetime, target: Target, config: ModelConfi
         sufficiency=sufficiency(examples, parts),
         asked=asked,
         percentiles=np.quantile(probability, (np.arange(N_PERCENTILES) + 0.5) / N_PERCENTILES),
+        profile=drift.profile(rows, encoder.names, encoder.n_levels),
         context=_visit_context(past, as_of) if target.unit == "session" else {},
     )
 

@@ -36,7 +36,7 @@ def fit(rows: Floats, outcome: NDArray[np.bool_], columns: Sequence[int], n_leve
 def _blank(rows: Floats, columns: NDArray[np.int64], n_levels: NDArray[np.int64]) -> Regression:
     """A regression that knows its scales and no coefficients."""
     known = np.ma.masked_invalid(rows[:, columns])
-    fill = np.ma.median(known, axis=0).filled(0.0)
+    fill = np.ma.median(known, axis=0).filled(0.0)  # type: ignore[no-untyped-call]
     told = spread(np.where(known.mask, fill, rows[:, columns]))
     spreads = told.std(axis=0)
     return Regression(columns, n_levels, fill, told.mean(axis=0), np.where(spreads > 0, spreads, 1.0), np.zeros(0))

@@ -1,6 +1,6 @@
 """Examples in slices of time, so that a model is stopped and calibrated on what came after it was fitted."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ def _latest(examples: Examples, among: NDArray[np.bool_]) -> tuple[NDArray[np.bo
     return among & (examples.moment >= first), among & (examples.matured <= first)
 
 
-def _from_each_on(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+def _from_each_on(counts: NDArray[Any]) -> NDArray[Any]:
     return np.cumsum(counts[::-1])[::-1]
 
 
