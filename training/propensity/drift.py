@@ -23,7 +23,7 @@ def profile(rows: Floats, names: list[str], n_levels: list[int]) -> list[Json]:
 
 def _edges(values: Floats, n_levels: int) -> Floats:
     if n_levels:
-        return np.arange(1, n_levels) - 0.5
+        return np.arange(0.5, n_levels - 1)
     known = values[~np.isnan(values)]
     tenths = np.quantile(known, np.arange(1, N_BINS) / N_BINS) if len(known) else np.empty(0)
     return np.asarray(np.unique(tenths), np.float64)
