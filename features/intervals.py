@@ -31,7 +31,7 @@ def of_logarithm(value: Floats, variance: Floats) -> tuple[Floats, Floats]:
     """The interval of a positive number whose logarithm is normal with this variance, shape (n,) each; else NaN.
 
     >>> [round(float(bound[0]), 2) for bound in of_logarithm(np.array([100.0]), np.array([0.01]))]
-    [82.2, 121.66]
+    [82.2, 121.65]
     """
     spread = np.exp(Z_95 * np.sqrt(np.where((value > 0) & (variance > 0), variance, np.nan)))
     return value / spread, value * spread

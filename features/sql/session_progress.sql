@@ -79,7 +79,7 @@ seen as (
         *,
         max(item_id) over latest_item as last_item_id,
         max(item_category) over latest_item as last_category,
-        max(unit_price * is_of_item) over latest_item as last_price,
+        max(case when is_of_item = 1 then unit_price end) over latest_item as last_price,
         max(case when is_of_item = 1 then n_events_of_item end) over latest_item as n_events_of_last_item,
         first_value(n_visits_before) over visit_of_person as n_earlier_visits,
         first_value(n_orders_before) over visit_of_person as n_earlier_orders,

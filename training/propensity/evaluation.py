@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
-from statistics import fmean
 
 import numpy as np
 import pyarrow as pa
@@ -144,9 +143,12 @@ def _drawn(rng: np.random.Generator, n: int) -> Floats:
 
 
 def _whole(rows: list[Row], config: PropensityConfig, split: str) -> Row:
+    """The interval is that of the models' own losses."""
     losses = {row.model: row for row in rows if row.metric == "log_loss" and row.segment == "all"}
-    relative = [
-        losses[name].value / losses[f"{name} base_rate"].value if name in losses else 1.0 for name in config.targets
-    ]
-    n = sum(losses[name].n for name in config.targets if name in losses)
-    return Row(WHOLE, split, "all", False, GATE, fmean(relative), None, None, n)
+    judged = [(losses[name], losses[f"{name} base_rate"].value) for name in config.targets if name in losses]
+    n_absent = len(config.targets) - len(judged)
+    value, low, high = (
+        (sum(getattr(row, bound) / base for row, base in judged) + n_absent) / len(config.targets)
+        for bound in ("value", "low", "high")
+    )
+    return Row(WHOLE, split, "all", False, GATE, value, low, high, sum(row.n for row, _ in judged))
