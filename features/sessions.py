@@ -6,7 +6,7 @@ the same features up to date event by event. The tests hold the two equal.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import nan
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ import pyarrow as pa
 from features.engine import Engine
 
 PAUSE_US = 30 * 60 * 1_000_000
+SETTLED = timedelta(days=1)
+"""After which no purchase is added to a visit."""
 _HOUR_US = 3_600_000_000
 _DAY_US = 24 * _HOUR_US
 
@@ -69,8 +71,8 @@ def session_progress(engine: Engine, since: datetime, as_of: datetime) -> pa.Tab
     """Every visit that began from ``since`` on, as it was seen after each of its events before ``as_of``.
 
     Returns a row per event, in order of ``known_at`` and ``event_id``: ``visitor_id``, ``session_id``, ``event_id``,
-    ``person_id``, ``item_id``, ``known_at``, ``started_us`` and ``ended_us`` (us since 1970), ``n_purchases`` so far,
-    ``n_purchases_to_come``, NUMBERS and TEXTS. Only ``ended_us`` and ``n_purchases_to_come`` know what follows.
+    ``person_id``, ``item_id``, ``known_at``, ``started_us`` (us since 1970), ``n_purchases`` so far,
+    ``n_purchases_to_come`` within a day, NUMBERS and TEXTS. Only ``n_purchases_to_come`` knows what follows.
     """
     rows = engine.query("session_progress", since=since, as_of=as_of)
     return rows.sort_by([("known_at", "ascending"), ("event_id", "ascending")])
@@ -285,12 +287,18 @@ class VisitFold:
 
     catalogue : what is known of each item
     people : what is known of each person from before the first event, by person
+    owners : the customer whom each device was last seen to be
     """
 
-    def __init__(self, catalogue: Mapping[str, Item], people: dict[str, Person] | None = None) -> None:
+    def __init__(
+        self,
+        catalogue: Mapping[str, Item],
+        people: dict[str, Person] | None = None,
+        owners: dict[str, str] | None = None,
+    ) -> None:
         self._catalogue = catalogue
         self.people = {} if people is None else people
-        self._owners: dict[str, str] = {}
+        self._owners = {} if owners is None else owners
         self._visits: dict[tuple[str, str | None], Visit] = {}
 
     def update(self, event: Event) -> Visit | None:

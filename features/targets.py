@@ -75,8 +75,9 @@ class Examples:
         return len(self.outcome)
 
     def take(self, chosen: NDArray[np.bool_]) -> "Examples":
+        """Some of them; what was censored stays counted."""
         table = self.table.filter(pa.array(chosen))
-        return Examples(table, self.moment[chosen], self.matured[chosen], self.outcome[chosen])
+        return Examples(table, self.moment[chosen], self.matured[chosen], self.outcome[chosen], self.n_censored)
 
 
 class Unit(Protocol):

@@ -112,13 +112,11 @@ class Sessions:
     def examples(self, log: Engine, target: Target, since: datetime, until: datetime, step: timedelta) -> Examples:
         del step
         rows = sessions.session_progress(log, since, until).filter(pc.field("n_purchases") == 0)
-        moment, ended = (rows[name].to_numpy().astype("datetime64[us]") for name in ("started_us", "ended_us"))
-        matured = _after(ended, timedelta(microseconds=sessions.PAUSE_US))
+        moment = rows["started_us"].to_numpy().astype("datetime64[us]")
+        matured = _after(_instants(rows["known_at"]), sessions.SETTLED)
         outcome = (rows["n_purchases_to_come"].to_numpy() > 0) == target.happens
-        found = Examples(self._known(rows), moment, matured, outcome)
         certain = matured <= instant(until)
-        kept = found.take(certain)
-        return Examples(kept.table, kept.moment, kept.matured, kept.outcome, int((~certain).sum()))
+        return Examples(self._known(rows), moment, matured, outcome, int((~certain).sum())).take(certain)
 
     def present(self, log: Engine, target: Target, as_of: datetime) -> pa.Table:
         """Nobody: a visit is asked while it runs, event by event."""

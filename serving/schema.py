@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 
 from features.contract import EVENT_NAMES
 
+MOST = 1e9
 VISIT_EVENTS = tuple(name for name in EVENT_NAMES if name != "refund")
 
 
@@ -22,8 +23,8 @@ def _spelled(value: Any) -> Any:  # noqa: ANN401
 
 
 def _written(value: Any) -> Any:  # noqa: ANN401
-    """An instant comes as a text; a number is refused."""
-    if not isinstance(value, str):
+    """An instant comes as a text; a number is refused, also as a text."""
+    if not (isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d[Tt ]", value)):
         raise ValueError("write it as in 2026-01-31T12:00:00Z")
     return value
 
@@ -104,9 +105,9 @@ class VisitEvent(Request):
     """When it happened, with its zone."""
     item_id: Id | None = None
     transaction_id: Id | None = None
-    quantity: Annotated[float, Field(gt=0)] | None = None
+    quantity: Annotated[float, Field(gt=0, le=MOST)] | None = None
     """Units; absent: 1."""
-    price: Annotated[float, Field(ge=0)] | None = None
+    price: Annotated[float, Field(ge=0, le=MOST)] | None = None
     """Price of one unit; absent: the catalogue's."""
 
 

@@ -48,7 +48,8 @@ def _with_person(event: Row, customer_of: Mapping[str, str]) -> Row:
     device = event["user_pseudo_id"]
     quantity = 1.0 if event["quantity"] is None else event["quantity"]
     person = event["user_id"] or customer_of.get(device, device)
-    return {**event, "quantity": quantity, "person_id": person, "place_shown": event["index"]}
+    told = {"quantity": quantity, "person_id": person, "place_shown": event["index"], "known_at": known_at(event)}
+    return {**event, **told}
 
 
 def session_events(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
@@ -309,7 +310,7 @@ def category_outcomes(shop: Shop, as_of: datetime, since: datetime, **_: Any) ->
     categories = _categories(shop)
     done = [
         (event, categories[event["item_id"]])
-        for event in named(known_events(shop, as_of), "purchase")
+        for event in visible(named(known_events(shop, as_of), "purchase"), shop)
         if event["event_timestamp"] >= since and categories.get(event["item_id"])
     ]
     pairs = {(name, category) for event, category in done for name in _names(event)}
@@ -374,22 +375,24 @@ def _mean(values: list[int]) -> float | None:
 
 def touch_responses(shop: Shop, as_of: datetime, event: str, horizon_days: int, **_: Any) -> list[Row]:
     horizon = timedelta(days=horizon_days)
-    sent = [touch for touch in shop["campaign_touches"] if touch["sent_at"] < as_of]
+    sent = [{**touch} for touch in shop["campaign_touches"] if touch["sent_at"] < as_of]
     done = grouped(named(known_events(shop, as_of), event), "person_id")
     for touch in sent:
-        answers = [each["event_timestamp"] for each in done.get((touch["user_id"],), [])]
-        if event == "response" and touch["responded_at"] and touch["responded_at"] < as_of:
-            answers = [touch["responded_at"]]
-        within_horizon = [at for at in answers if at < touch["sent_at"] + horizon]
-        first = [at for at in within_horizon if event == "response" or at >= touch["sent_at"]]
-        touch["answered_at"] = min(first, default=None)
-    return [{**touch, **_before(touch, sent), "responded_at": touch["answered_at"]} for touch in sent]
+        until, stated = touch["sent_at"] + horizon, touch["responded_at"]
+        own = done.get((touch["user_id"],), [])
+        answers = [each for each in own if touch["sent_at"] <= each["event_timestamp"] < until]
+        touch["responded_at"] = min((each["event_timestamp"] for each in answers), default=None)
+        signed = [each["known_at"] for each in answers if each["user_id"] == touch["user_id"]]
+        touch["known_at"] = min(signed, default=None)
+        if event == "response" and stated and stated < min(as_of, until):
+            touch["responded_at"] = touch["known_at"] = stated
+    return [{**touch, **_before(touch, sent)} for touch in sent]
 
 
 def _before(touch: Row, sent: list[Row]) -> Row:
     earlier = [each for each in sent if each["user_id"] == touch["user_id"] and each["sent_at"] < touch["sent_at"]]
     ages = [(touch["sent_at"] - each["sent_at"]) / timedelta(days=1) for each in earlier]
-    answered = [each for each in earlier if each["answered_at"] and each["answered_at"] < touch["sent_at"]]
+    answered = [each for each in earlier if each["known_at"] and each["known_at"] < touch["sent_at"]]
     return {
         "n_earlier_touches": len(earlier),
         "n_earlier_responses": len(answered),
@@ -469,6 +472,12 @@ def people(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
     return [{"person_id": name, **asdict(person)} for name, person in fold.people.items()]
 
 
+def device_owners(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
+    known = [event for event in visit_events(shop, as_of) if event["person_id"] != event["visitor_id"]]
+    owners = {event["visitor_id"]: event["person_id"] for event in known}
+    return [{"device_id": device, "person_id": person} for device, person in owners.items()]
+
+
 def session_progress(shop: Shop, as_of: datetime, since: datetime, **_: Any) -> list[Row]:
     """The fold's own answers: the two executions of the features must agree; what follows is looked up."""
     _, rows = _folded(shop, as_of)
@@ -483,8 +492,11 @@ def session_progress(shop: Shop, as_of: datetime, since: datetime, **_: Any) -> 
     for row in rows:
         mine = visits[row["visit"],]
         unseen = [e for e in late if (e["user_pseudo_id"] or e["user_id"], e["session_id"]) == row["names"]]
-        row["ended_us"] = mine[-1]["known_us"]
-        row["n_purchases_to_come"] = mine[-1]["n_purchases"] - row["n_purchases"] + len(unseen)
+        by_tomorrow = [each for each in mine if each["known_us"] <= row["tomorrow_us"]]
+        bought = [_us(each["event_timestamp"]) for each in unseen]
+        told = [_us(known_at(each)) for each in unseen]
+        counts = bool(unseen) and min(bought) > row["known_us"] and min(told) <= row["tomorrow_us"]
+        row["n_purchases_to_come"] = by_tomorrow[-1]["n_purchases"] - row["n_purchases"] + counts
     return [row for row in rows if row["started_us"] >= _us(since)]
 
 
@@ -514,6 +526,7 @@ def _seen(visit: Visit, week: ItemWeek | None) -> Row:
         "item_id": visit.item_id,
         "started_us": visit.started_us,
         "known_us": visit.known_us,
+        "tomorrow_us": visit.known_us + 86_400_000_000,
         "n_purchases": visit.n_purchases,
         **dict(zip(NUMBERS, numbers, strict=True)),
         **dict(zip(TEXTS, visit.texts(), strict=True)),
@@ -730,6 +743,7 @@ ORACLES: dict[str, Callable[..., list[Row]]] = {
         category_outcomes,
         category_features,
         touch_responses,
+        device_owners,
         item_weeks,
         visit_events,
         people,

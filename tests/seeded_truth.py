@@ -21,10 +21,10 @@ BROWSED = np.arange(MOST_BROWSED + 1)
 
 @dataclass(frozen=True, slots=True)
 class InStock:
-    """Shares of visits whose basket is in stock, of those with a cart and of those without one so far."""
+    """Shares of visits whose basket is in stock, of those with a cart and of all."""
 
     carted: float
-    not_carted: float
+    all: float
 
 
 def best_possible(shop: Shop, seen: pa.Table, in_stock: InStock) -> Floats:
@@ -40,30 +40,32 @@ def best_possible(shop: Shop, seen: pa.Table, in_stock: InStock) -> Floats:
     source = np.array([MEDIA.index(medium) for medium in seen["medium"].to_pylist()])
     logit = shop.people.logit[person] + SOURCE_LOGITS[source]
     n_views, carted = seen["n_views"].to_numpy(), seen["n_carts"].to_numpy() > 0
+    settled = np.where(carted, n_views, np.maximum(n_views - 1, 0))
     nodes, weights = np.polynomial.hermite_e.hermegauss(N_NODES)
     bought, happened = np.zeros(len(person)), np.zeros(len(person))
     for interest, weight in zip(nodes, weights / weights.sum(), strict=True):
         chance = 1 / (1 + np.exp(-(logit + INTEREST_LOGIT * interest)))
-        possible, unseen = _views(n_views, float(np.exp(0.4 + 0.4 * interest)))
+        possible, unseen = _views(n_views, settled, float(np.exp(0.4 + 0.4 * interest)))
         wanted_or_tempted = 1 - (1 - chance) ** 2
         none_yet = wanted_or_tempted * unseen + (1 - wanted_or_tempted) * possible
-        happened += weight * np.where(carted, wanted_or_tempted * possible, none_yet)
-        bought += weight * chance * np.where(carted, in_stock.carted * possible, in_stock.not_carted * unseen)
+        without = in_stock.all * none_yet + (1 - in_stock.all) * possible
+        happened += weight * np.where(carted, wanted_or_tempted * (possible - unseen), without)
+        bought += weight * chance * np.where(carted, in_stock.carted * (possible - unseen), in_stock.all * unseen)
     return bought / happened
 
 
-def _views(n_views: NDArray[np.int64], mean_browsed: float) -> tuple[Floats, Floats]:
-    """Of visits with so many views so far: how likely, and how likely together with no item in mind among them.
+def _views(n_views: NDArray[np.int64], settled: NDArray[np.int64], mean_browsed: float) -> tuple[Floats, Floats]:
+    """How likely so many views are, and together with no item in mind among those whose next step has been seen.
 
-    The last view does not count among the latter: whether its item goes into the cart is the next step.
+    settled : how many those are: without a cart so far all views but the last
     """
     browsed = poisson.pmf(BROWSED, mean_browsed)
     browsed[-1] += 1 - browsed.sum()
-    settled = np.maximum(np.arange(n_views.max() + 1) - 1, 0)
-    possible, unseen = np.zeros(len(settled)), np.zeros(len(settled))
+    seen, of_row = np.unique(np.stack([n_views, settled]), axis=1, return_inverse=True)
+    possible, unseen = np.zeros(seen.shape[1]), np.zeros(seen.shape[1])
     for lines, share in zip(LINES, binom.pmf(LINES - 1, MOST_FURTHER_LINES, FURTHER_LINE_SHARE), strict=True):
         total = lines + BROWSED
-        enough = (total >= np.maximum(np.arange(len(settled)), 1)[:, None]) * share * browsed
+        enough = (total >= np.maximum(seen[0], 1)[:, None]) * share * browsed
         possible += enough.sum(axis=1)
-        unseen += (enough * comb(np.maximum(total - settled[:, None], 0), lines) / comb(total, lines)).sum(axis=1)
-    return possible[n_views], unseen[n_views]
+        unseen += (enough * comb(np.maximum(total - seen[1][:, None], 0), lines) / comb(total, lines)).sum(axis=1)
+    return possible[of_row.ravel()], unseen[of_row.ravel()]

@@ -50,13 +50,15 @@ def recommendations(recommender: Recommender, n: int) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def probabilities(scorer: PropensityScorer, target: str, cut: Audience) -> pa.Table:
+def probabilities(scorer: PropensityScorer, target: str, cut: Audience, campaign: str = "") -> pa.Table:
     """``user_id, probability, percentile`` of a target ("" the first of customers) for everyone within an audience.
+
+    campaign : names the audience; who is held out of it is drawn by this name
 
     Raises UserError when there is no such target.
     """
     model = scorer.model(target or None, of_visit=False)
-    return cut.of(model.table(), model.name)
+    return cut.of(model.table(), campaign or model.name)
 
 
 def forecasts(forecaster: Forecaster) -> pa.Table:

@@ -29,7 +29,7 @@ class Audience:
         A customer is held out by a hash of salt and number: always the same of one salt, others of another.
         """
         chosen = scored.sort_by([("probability", "descending"), ("user_id", "ascending")])
-        chosen = chosen.slice(0, int(np.ceil(self.top * chosen.num_rows)))
+        chosen = chosen.slice(0, int(np.ceil(round(self.top * chosen.num_rows, 9))))
         if self.value:
             worth = pc.subtract(pc.multiply(chosen["probability"], self.value), self.cost)
             chosen = chosen.append_column("expected_value", worth).filter(pc.field("expected_value") > 0)

@@ -240,13 +240,16 @@ def score(
     value: Annotated[float, typer.Option("--value", min=0.0, help="Money that the outcome is worth.")] = 0.0,
     cost: Annotated[float, typer.Option("--cost", min=0.0, help="Money that a touch costs; needs --value.")] = 0.0,
     holdout: Annotated[float, typer.Option("--holdout", min=0.0, max=1.0, help="Share to leave untouched.")] = 0.0,
+    campaign: Annotated[str, typer.Option("--campaign", help="Its name draws who is left untouched.")] = "",
     json: JsonOption = False,
 ) -> None:
     """Write the champion's probability for everyone, for the likeliest, or for those worth more than a touch."""
     if cost and not value:
         raise UserError(f"--cost {cost} needs --value: say what the outcome is worth")
+    if not top:
+        raise UserError("--top 0 chooses nobody: give a share above 0, such as 0.1")
     cut = Audience(top, value, cost, holdout)
-    _batch(shop, "propensity", out, json, lambda scorer: answers.probabilities(scorer, target, cut))
+    _batch(shop, "propensity", out, json, lambda scorer: answers.probabilities(scorer, target, cut, campaign))
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """The three families of models behind one interface: how each is configured, fitted, judged and gated."""
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -53,6 +54,8 @@ class Family:
     judged_by: tuple[str, ...]
     gate: str
     higher_is_better: bool
+    recipe: Callable[[Json, Json], Json] = operator.or_
+    """A version's configuration and another's question -> the configuration with which it answers that."""
 
     def load(self, artifact: Any) -> Scorer:  # noqa: ANN401
         return LOADERS[self.task](artifact)
@@ -95,6 +98,7 @@ def _propensity() -> Family:
         judged_by=("window_days", "targets"),
         gate=evaluation.GATE,
         higher_is_better=False,
+        recipe=config.recipe,
     )
 
 

@@ -125,7 +125,7 @@ def _rows_on(shop: Shop, of: Family, device: Device, artifact: Artifact, questio
     lake = Lake(shop)
     if _question(of, artifact) == question and lake.fingerprint() == question["fingerprint"]:
         return _gate_rows(of, artifact)
-    recipe = artifact.manifest["config"] | {key: question[key] for key in of.judged_by}
+    recipe = of.recipe(artifact.manifest["config"], {key: question[key] for key in of.judged_by})
     config, until = of.config.model_validate(recipe), datetime.fromisoformat(question["until"])
     rows = pipeline.backtest(lake.engine(), shop, of, config, device, until, question["n_windows"])
     return _of_gate(of, artifact, rows)

@@ -7,6 +7,7 @@ with bought as (
     where event_name = 'purchase'
         and event_timestamp >= cast($since as timestamp)
         and coalesce(items.item_category2, items.item_category) is not null
+        and coalesce(items.availability, 'in_stock') <> 'hidden'
 ),
 named as (
     select person_id, category from bought

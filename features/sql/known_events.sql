@@ -14,7 +14,9 @@ logins as (
 )
 select
     coalesce(known.user_id, logins.customer_id, known.user_pseudo_id) as person_id,
+    known.user_id,
     known.user_pseudo_id,
+    greatest(known.event_timestamp, coalesce(known.received_at, known.event_timestamp)) as known_at,
     known.event_id,
     known.event_name,
     known.event_timestamp,

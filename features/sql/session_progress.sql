@@ -1,5 +1,6 @@
 -- Every visit that began from $since on as it was seen after each of its events before $as_of, and the purchases that were
--- still to come in it.
+-- still to come in it: those known within a day, so that they do not change once the day is over. One that became known
+-- late counts by its session_id.
 with placed as (
     select
         *,
@@ -29,8 +30,10 @@ so_far as (
     select
         *,
         min(known_us) over whole_visit as started_us,
-        max(known_us) over whole_visit as ended_us,
-        sum(is_purchase) over whole_visit as n_purchases_of_visit,
+        sum(is_purchase) over (
+            partition by visitor_id, session_id, n_pauses order by known_us
+            range between unbounded preceding and 86400000000 following
+        ) as n_purchases_within_a_day,
         sum(is_purchase) over visit as n_purchases,
         sum(case when event_name = 'page_view' then 1 else 0 end) over visit as n_page_views,
         sum(case when event_name = 'search' then 1 else 0 end) over visit as n_searches,
@@ -92,7 +95,11 @@ seen as (
         visit_of_person as (partition by visitor_id, session_id, n_pauses, person_id order by known_at, event_id)
 ),
 late as (
-    select coalesce(user_pseudo_id, user_id) as visitor_id, session_id, count(*) as n_purchases
+    select
+        coalesce(user_pseudo_id, user_id) as visitor_id,
+        session_id,
+        unix_micros(min(event_timestamp)) as bought_us,
+        unix_micros(min(received_at)) as told_us
     from events
     where event_name = 'purchase'
         and received_at > event_timestamp + interval 30 minutes
@@ -108,9 +115,12 @@ select
     last_item_id as item_id,
     known_at,
     started_us,
-    ended_us,
     cast(seen.n_purchases as bigint) as n_purchases,
-    cast(n_purchases_of_visit - seen.n_purchases + coalesce(late.n_purchases, 0) as bigint) as n_purchases_to_come,
+    cast(
+        n_purchases_within_a_day - seen.n_purchases
+        + case when late.bought_us > seen.known_us and late.told_us <= seen.known_us + 86400000000 then 1 else 0 end
+        as bigint
+    ) as n_purchases_to_come,
     event_name,
     visit_source as source,
     visit_medium as medium,

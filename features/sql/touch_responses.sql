@@ -1,5 +1,6 @@
 -- Every touch of a campaign before $as_of: what came before it, and when the customer first did $event within
--- $horizon_days of it, if so; the event 'response' is the touch's own responded_at.
+-- $horizon_days of it, if so; the event 'response' is the touch's own responded_at. Earlier responses are those that were
+-- known to be the customer's when the touch was sent.
 with touched as (
     select
         user_id,
@@ -21,7 +22,8 @@ answers as (
         touched.campaign_id,
         touched.sent_at,
         touched.channel,
-        min(known_events.event_timestamp) as responded_at
+        min(known_events.event_timestamp) as responded_at,
+        min(case when known_events.user_id = touched.user_id then known_events.known_at end) as response_known_at
     from touched
     join known_events
         on touched.user_id = known_events.person_id
@@ -31,7 +33,10 @@ answers as (
     group by touched.user_id, touched.campaign_id, touched.sent_at, touched.channel
 ),
 answered as (
-    select touched.*, coalesce(stated_at, answers.responded_at) as responded_at
+    select
+        touched.*,
+        coalesce(stated_at, answers.responded_at) as responded_at,
+        coalesce(stated_at, answers.response_known_at) as response_known_at
     from touched
     left join answers
         on touched.user_id = answers.user_id
@@ -48,7 +53,7 @@ select
     answered.cost,
     answered.responded_at,
     cast(count(earlier.user_id) as bigint) as n_earlier_touches,
-    cast(sum(case when earlier.responded_at < answered.sent_at then 1 else 0 end) as bigint) as n_earlier_responses,
+    cast(sum(case when earlier.response_known_at < answered.sent_at then 1 else 0 end) as bigint) as n_earlier_responses,
     cast(min(unix_micros(answered.sent_at) - unix_micros(earlier.sent_at)) as double) / 86400000000.0
         as days_since_last_touch
 from answered

@@ -114,6 +114,7 @@ def artifact(customers, booster, regression, visits, tmp_path_factory):
     totals = {"n_visits": [3], "n_orders": [1], "spend": [9.0], "ordered_us": [0], "seen_us": [0]}
     draft.json("session.people", {"person_id": ["ann"], **totals, "transaction_id": ["t"]})
     targets = ["repurchase_28d", "category", "response", "texts", "session"]
+    draft.json("session.owners", {"device_id": ["anns_phone"], "person_id": ["ann"]})
     draft.json("propensity", {"targets": targets, "absent": {"churn": "of 3 examples none had the outcome"}})
     return draft.seal({"task": "propensity"})
 
@@ -255,8 +256,19 @@ def test_a_visit_knows_its_visitors_past(scorer):
 
 
 def test_what_is_remembered_of_people_is_not_changed_by_a_question(scorer):
-    asked = visit("view_item", "add_to_cart", "purchase", user_id="ann")
+    asked = visit("view_item", "add_to_cart", user_id="ann")
     assert scorer.answer(asked) == scorer.answer(asked)
+
+
+def test_a_device_is_known_by_whom_it_belonged_to(scorer):
+    seen, week = scorer._visits["session"].seen(visit("view_item", user_pseudo_id="anns_phone"))
+    numbers = dict(zip(NUMBERS, seen.numbers(week), strict=True))
+    assert (seen.person_id, numbers["n_earlier_orders"], numbers["is_known_customer"]) == ("ann", 1, 1)
+
+
+def test_a_visit_that_bought_already_is_refused(scorer):
+    with pytest.raises(UserError, match="holds a purchase already"):
+        scorer.answer(visit("view_item", "purchase"))
 
 
 def test_events_out_of_order_are_put_in_order(scorer):

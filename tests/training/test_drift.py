@@ -43,4 +43,10 @@ def test_a_shift_by_bins_is_the_formula(spreads):
     shares = np.array(spreads[2]["shares"])
     now = np.repeat([0.0, 1.0, 2.0], [2500, 1250, 1250])[:, None]
     expected = sum((n - t) * np.log(n / t) for n, t in zip([0.5, 0.25, 0.25], shares[:3], strict=True))
-    assert stability_indices([spreads[2]], now)["medium"] == pytest.approx(expected)
+    assert stability_indices([spreads[2]], now)["medium"] == pytest.approx(expected - 2 * 2 / 5000)
+
+
+def test_a_few_rows_of_the_same_population_are_no_alarm(spreads):
+    other = np.random.default_rng(2)
+    few = [stability_indices(spreads, THEN[other.integers(0, 5000, 50)])["spend"] for _ in range(200)]
+    assert np.mean(np.array(few) > 0.25) < 0.1

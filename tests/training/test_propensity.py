@@ -21,7 +21,8 @@ from serving.propensity import PropensityScorer
 from training import classification
 from training.classification import METRICS
 from training.config import CONFIG_FOLDER, BoosterConfig, configurations, load_config
-from training.propensity import evaluation, fit
+from training.families import family
+from training.propensity import evaluation, fit, logistic
 from training.propensity.boosting import Learner
 from training.propensity.config import ModelConfig, PropensityConfig
 from training.propensity.monitor import monitor
@@ -298,7 +299,14 @@ def test_a_window_of_another_instant_is_refused(scorer, engine):
     with pytest.raises(UserError, match="answers from 2024-08-28"):
         evaluation.evaluate(scorer, time_window(engine, FIRST_DAY, AS_OF), CONFIG, "time")
     with pytest.raises(UserError, match="raise window_days"):
-        evaluation.evaluate(scorer, time_window(engine, AS_OF, AS_OF + WINDOW / 2), CONFIG, "time")
+        evaluation.evaluate(scorer, time_window(engine, AS_OF, AS_OF + WINDOW / 100), CONFIG, "time")
+
+
+def test_a_target_that_cannot_be_judged_yet_counts_as_knowing_nothing(scorer, engine):
+    found = evaluation.evaluate(scorer, time_window(engine, AS_OF, AS_OF + timedelta(days=15)), CONFIG, "time")
+    judged = {row.model for row in found if row.metric == "log_loss" and row.segment == "all"} & set(CONFIG.targets)
+    assert judged == {"category", "response", "visit"}
+    assert 0.4 < found[0].value < 1
 
 
 @pytest.mark.parametrize(
@@ -347,3 +355,33 @@ def test_before_any_outcome_is_certain_monitoring_says_so(scorer, engine):
     findings = monitor(scorer, engine, CONFIG, AS_OF + timedelta(days=3))
     (told,) = [each for each in findings if each.target == "repurchase"]
     assert (told.measure, told.value, told.passed) == ("outcomes certain since training", 0.0, False)
+
+
+def test_a_version_answers_the_targets_of_another_as_it_would_fit_them():
+    paths = (CONFIG_FOLDER / "propensity" / f"{name}.toml" for name in ("best", "campaigns"))
+    ours, other = (load_config(PropensityConfig, "propensity", path).model_dump(mode="json") for path in paths)
+    question = {key: other[key] for key in ("window_days", "targets")}
+    asked = PropensityConfig.model_validate(family("propensity").recipe(ours, question))
+    assert asked.targets.keys() == other["targets"].keys()
+    assert asked.window_days == other["window_days"]
+    assert asked.models.keys() == {"repurchase_28d"}
+    assert asked.model("repurchase_28d").model_dump(mode="json") == ours["models"]["repurchase_28d"]
+
+
+def test_the_newest_examples_are_taken_also_when_one_moment_has_more():
+    n = 300
+    moment = np.repeat(np.array(["2024-01-01", "2024-01-02", "2024-01-03"], "datetime64[us]"), 100)
+    every = Examples(pa.table({"x": range(n)}), moment, moment, np.zeros(n, bool), 5)
+    for most in (50, 100, 150, 300):
+        found = fit._newest(every, most)
+        assert (len(found), found.n_censored) == (most, 5)
+        assert found.moment.min() == np.sort(moment)[-most]
+
+
+def test_a_regression_does_not_learn_from_what_never_varied():
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.normal(size=1000), np.full(1000, 12.0)])
+    regression = logistic.fit(rows, rng.random(1000) < 0.5, range(2), [0, 0])
+    other = rows.copy()
+    other[:, 1] = 13.0
+    np.testing.assert_allclose(regression.probabilities(other), regression.probabilities(rows), rtol=1e-6)

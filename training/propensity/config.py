@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from features.targets import Target
+from serving.artifact import Json
 from training import calibration
 from training.config import BoosterConfig, Config, PositiveFloat, PositiveInt
 
@@ -66,3 +67,9 @@ class PropensityConfig(Config):
 
     def model(self, target: str) -> ModelConfig:
         return self.models.get(target, ModelConfig())
+
+
+def recipe(config: Json, question: Json) -> Json:
+    """A configuration that is asked another one's targets: those it fitted as it did, others by default."""
+    models = {name: model for name, model in config["models"].items() if name in question["targets"]}
+    return {**config, **question, "models": models}

@@ -22,7 +22,7 @@ from training.propensity.fit import RULES
 WHOLE = "propensity"
 """The model of all targets together."""
 GATE = "relative_log_loss"
-"""Log loss over that of the base rate, averaged over targets; one that is absent knows nothing, 1."""
+"""Log loss over that of the base rate, averaged over targets; one that is absent, or not judged, knows nothing, 1."""
 N_RESAMPLES = 200
 STEPS = (1, 3, 5)
 WEEK = np.timedelta64(7, "D")
@@ -37,12 +37,22 @@ def evaluate(scorer: PropensityScorer, window: Window, config: PropensityConfig,
     Rows are named by the target, those of others ``TARGET base_rate`` and so on; intervals resample whole customers or
     visitors. The first row is the gate's.
 
-    Raises UserError when the scorer does not start where the window does, or no outcome is certain within it.
+    Visits are judged with what was known of people and items when each event happened; the service knows what was known
+    when the model was trained.
+
+    Raises UserError when the scorer does not start where the window does, or no outcome at all is certain within it.
     """
     rows: list[Row] = []
     for model in scorer.targets.values():
         _require_start(model, window)
-        rows += _target_rows(scorer, model, _examples(model, window, config), split)
+        examples = _examples(model, window, config)
+        if len(examples):
+            rows += _target_rows(scorer, model, examples, split)
+    if not rows:
+        raise UserError(
+            f"no outcome of {', '.join(scorer.targets)} is certain between {window.as_of:%Y-%m-%d} and "
+            f"{window.end:%Y-%m-%d}: raise window_days above the horizons, or choose another --until"
+        )
     return [_whole(rows, config, split), *rows]
 
 
@@ -56,13 +66,7 @@ def _require_start(model: TargetModel, window: Window) -> None:
 
 def _examples(model: TargetModel, window: Window, config: PropensityConfig) -> Examples:
     target, step = config.targets[model.name], timedelta(days=config.model(model.name).step_days)
-    examples = UNITS[target.unit].examples(window.truth, target, window.as_of, window.end, step)
-    if not len(examples):
-        raise UserError(
-            f"no outcome of {model.name} is certain between {window.as_of:%Y-%m-%d} and {window.end:%Y-%m-%d}: its "
-            f"horizon is {target.horizon_days} days; raise window_days or choose another --until"
-        )
-    return examples
+    return UNITS[target.unit].examples(window.truth, target, window.as_of, window.end, step)
 
 
 def _target_rows(scorer: PropensityScorer, model: TargetModel, examples: Examples, split: str) -> list[Row]:

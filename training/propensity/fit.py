@@ -163,12 +163,13 @@ def fit_target(past: Engine, as_of: datetime, target: Target, config: ModelConfi
 
 
 def _newest(examples: Examples, most: int) -> Examples:
-    """The newest examples, all of a moment or none; censored ones stay counted."""
+    """The newest examples; of the oldest moment that has room, some at random."""
     if len(examples) <= most:
         return examples
-    first = np.sort(examples.moment)[-most]
-    kept = examples.take(examples.moment > first)
-    return Examples(kept.table, kept.moment, kept.matured, kept.outcome, examples.n_censored)
+    order = np.lexsort((np.random.default_rng(0).random(len(examples)), examples.moment))
+    kept = np.zeros(len(examples), np.bool_)
+    kept[order[-most:]] = True
+    return examples.take(kept)
 
 
 def _rules(rows: np.ndarray, examples: Examples, encoder: Encoder, unit: Unit) -> dict[str, Regression]:
@@ -179,7 +180,7 @@ def _rules(rows: np.ndarray, examples: Examples, encoder: Encoder, unit: Unit) -
 
 
 def _visit_context(past: Engine, as_of: datetime) -> dict[str, Json]:
-    """What a running visit is folded with: the catalogue with its past weeks, and everybody's totals."""
+    """What a running visit is folded with: the catalogue with its past weeks, everybody's totals, whose a device is."""
     week = week_of(int(instant(as_of).astype(np.int64)))
     weeks = past.query("item_weeks", as_of=as_of).filter(pc.field("week") == week).drop_columns("week")
     items = past.select("select item_id, item_category as category, price from items")
@@ -188,6 +189,7 @@ def _visit_context(past: Engine, as_of: datetime) -> dict[str, Json]:
     return {
         "items": _rounded(known.select(["item_id", "category", "price", *ItemWeek._fields])),
         "people": _rounded(people.select(["person_id", *Person.__slots__])),
+        "owners": _rounded(past.query("device_owners", as_of=as_of).sort_by("device_id")),
     }
 
 

@@ -11,6 +11,8 @@ from serving.regression import Floats, Regression, spread
 
 PENALTY = 1.0
 """Weight of the squared coefficients, in examples."""
+LEAST_SPREAD = 1e-9
+"""A smaller standard deviation, beside the mean, is rounding."""
 
 
 def fit(rows: Floats, outcome: NDArray[np.bool_], columns: Sequence[int], n_levels: Sequence[int]) -> Regression:
@@ -38,5 +40,6 @@ def _blank(rows: Floats, columns: NDArray[np.int64], n_levels: NDArray[np.int64]
     known = np.ma.masked_invalid(rows[:, columns])
     fill = np.ma.median(known, axis=0).filled(0.0)  # type: ignore[no-untyped-call]
     told = spread(np.where(known.mask, fill, rows[:, columns]))
-    spreads = told.std(axis=0)
-    return Regression(columns, n_levels, fill, told.mean(axis=0), np.where(spreads > 0, spreads, 1.0), np.zeros(0))
+    centre, spreads = told.mean(axis=0), told.std(axis=0)
+    varies = spreads > LEAST_SPREAD * np.maximum(1.0, np.abs(centre))
+    return Regression(columns, n_levels, fill, centre, np.where(varies, spreads, 1.0), np.zeros(0))

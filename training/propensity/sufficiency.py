@@ -3,6 +3,7 @@
 from math import sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.targets import Examples
 from serving.artifact import Json
@@ -15,9 +16,12 @@ LEAST_CALIBRATION_POSITIVES = 100
 
 
 def sufficiency(examples: Examples, parts: Slices) -> Json:
-    """``n_examples``, ``n_positives`` (the rarer outcome), ``n_days``, ``n_censored``, ``enough``, and all in words."""
+    """``n_examples``, ``n_rarer_outcomes``, ``n_days``, ``n_censored``, ``enough``, and ``verdict``, all in words.
+
+    Outcomes are counted once per customer or visitor and moment: the rows of a visit share theirs.
+    """
     rarer = examples.outcome if examples.outcome.mean() <= 0.5 else ~examples.outcome
-    n_rare, n_level = int(rarer.sum()), int(rarer[parts.calibrating].sum())
+    n_rare, n_level = (_occasions(examples, rarer & part) for part in (True, parts.calibrating))
     n_days = int((examples.matured.max() - examples.moment.min()) / np.timedelta64(1, "D")) + 1
     missing = max(LEAST_POSITIVES / max(n_rare, 1), LEAST_CALIBRATION_POSITIVES / max(n_level, 1))
     return {
@@ -28,6 +32,11 @@ def sufficiency(examples: Examples, parts: Slices) -> Json:
         "enough": missing <= 1,
         "verdict": _verdict(n_rare, n_level, n_days, missing),
     }
+
+
+def _occasions(examples: Examples, chosen: NDArray[np.bool_]) -> int:
+    who = examples.table.column(0).combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    return len(np.unique(np.stack([who[chosen], examples.moment[chosen].astype(np.int64)]), axis=1).T)
 
 
 def _verdict(n_rare: int, n_level: int, n_days: int, missing: float) -> str:
