@@ -40,7 +40,7 @@ def best_possible(shop: Shop, seen: pa.Table, in_stock: InStock) -> Floats:
     source = np.array([MEDIA.index(medium) for medium in seen["medium"].to_pylist()])
     logit = shop.people.logit[person] + SOURCE_LOGITS[source]
     n_views, carted = seen["n_views"].to_numpy(), seen["n_carts"].to_numpy() > 0
-    settled = np.where(carted, n_views, np.maximum(n_views - 1, 0))
+    settled = np.maximum(np.where(carted, n_views, n_views - 1), carted)
     nodes, weights = np.polynomial.hermite_e.hermegauss(N_NODES)
     bought, happened = np.zeros(len(person)), np.zeros(len(person))
     for interest, weight in zip(nodes, weights / weights.sum(), strict=True):
