@@ -20,6 +20,8 @@ from features.windows import time_window
 
 CUTOFFS = [datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 4, 10, 13, 30, tzinfo=UTC)]
 JULY_2017 = datetime(2017, 7, 1, tzinfo=UTC)
+WITHOUT_ROWS_IN_SOME_SHOPS = ("touch_responses", "device_owners")
+"""Not every shop has touches by then, or devices."""
 TYPES = {field.type for table in contract.TABLES.values() for field in empty(table).schema}
 
 
@@ -142,7 +144,7 @@ def assert_equals_oracle(engine: Engine, tables: dict[str, pa.Table], name: str,
 @pytest.mark.parametrize("name", QUERIES)
 def test_both_engines_agree(both_engines: tuple[Engine, Engine], cutoff: datetime, name: str) -> None:
     found, other = (engine.query(name, **parameters(cutoff)) for engine in both_engines)
-    assert found.num_rows > 0 or name == "touch_responses"
+    assert found.num_rows > 0 or name in WITHOUT_ROWS_IN_SOME_SHOPS
     assert_same_rows(found, other)
 
 
