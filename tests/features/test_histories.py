@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import grouped
-from oracles import histories as plain_histories
+from oracle_customers import histories as plain_histories
+from oracle_rows import grouped
 
 from features import contract
 from features.engine import Engine, empty

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given as examples
 from hypothesis import settings
 from hypothesis import strategies as st
-from oracles import grouped, known_events, when
+from oracle_rows import grouped, known_events, when
 
 from features import contract
 from features.engine import Engine, empty

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
-from oracles import grouped
-from oracles import histories as plain_histories
+from oracle_customers import histories as plain_histories
+from oracle_rows import grouped
 
 from features import contract
 from features.engine import Engine, empty
