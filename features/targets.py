@@ -1,6 +1,6 @@
 """What a propensity model predicts: of whom, which event, within how long; and the examples that teach it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Literal, Protocol
@@ -115,11 +115,11 @@ def moments(since: datetime, last: datetime, step: timedelta) -> Iterator[dateti
         yield last - number * step
 
 
-def joined(parts: list[Examples], empty: pa.Table) -> Examples:
-    """Examples one after the other; ``empty`` has the columns of a table without any."""
+def joined(parts: list[Examples], like: Callable[[], pa.Table]) -> Examples:
+    """Examples one after the other; ``like`` gives a table with the columns that there are when there is no part."""
     if not parts:
         none = np.empty(0, "datetime64[us]")
-        return Examples(empty.slice(0, 0), none, none, np.empty(0, bool))
+        return Examples(like().slice(0, 0), none, none, np.empty(0, bool))
     return Examples(
         pa.concat_tables([part.table for part in parts]),
         np.concatenate([part.moment for part in parts]),

@@ -1,6 +1,6 @@
 """The units of whom propensity models are asked, each behind the contract of ``features.targets``."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -22,13 +22,10 @@ class Customers:
     recency_frequency: tuple[str, ...] = ("days_since_last_order", "n_orders_91d")
 
     def examples(self, log: Engine, target: Target, since: datetime, until: datetime, step: timedelta) -> Examples:
-        asked_at = moments(since, until - target.horizon, step)
-        return joined([self._asked(log, target, at) for at in asked_at], self.present(log, target, until))
+        def happened(asked: pa.Table, at: datetime) -> NDArray[np.bool_]:
+            return customers.did(log, target.event, at, at + target.horizon, asked["person_id"].to_pylist())
 
-    def _asked(self, log: Engine, target: Target, at: datetime) -> Examples:
-        table = self.present(log, target, at)
-        outcome = customers.did(log, target.event, at, at + target.horizon, table["person_id"].to_pylist())
-        return _at_one_moment(table, target, at, outcome)
+        return _asked_at_steps(self, happened, log, target, moments(since, until - target.horizon, step), until)
 
     def present(self, log: Engine, target: Target, as_of: datetime) -> pa.Table:
         return customers.eligible(customers.customer_features(log, as_of), target.eligible_days)
@@ -43,12 +40,10 @@ class CustomersInCategories:
     recency_frequency: tuple[str, ...] = ("days_since_last_category_order", "n_category_days_182d")
 
     def examples(self, log: Engine, target: Target, since: datetime, until: datetime, step: timedelta) -> Examples:
-        asked_at = moments(since, until - target.horizon, step)
-        return joined([self._asked(log, target, at) for at in asked_at], self.present(log, target, until))
+        def happened(asked: pa.Table, at: datetime) -> NDArray[np.bool_]:
+            return categories.bought_again(log, at, at + target.horizon, asked)
 
-    def _asked(self, log: Engine, target: Target, at: datetime) -> Examples:
-        table = self.present(log, target, at)
-        return _at_one_moment(table, target, at, categories.bought_again(log, at, at + target.horizon, table))
+        return _asked_at_steps(self, happened, log, target, moments(since, until - target.horizon, step), until)
 
     def present(self, log: Engine, target: Target, as_of: datetime) -> pa.Table:
         found = categories.category_features(log, as_of)
@@ -78,7 +73,7 @@ class Touches:
         matured = _after(_instants(sent["sent_at"]), target.horizon)
         certain = matured <= instant(until)
         parts = [self._asked(log, target, day) for day in _by_day(sent.filter(pa.array(certain)))]
-        found = joined(parts, self._with_customers(log, sent.slice(0, 0), until))
+        found = joined(parts, lambda: self._with_customers(log, sent.slice(0, 0), until))
         return Examples(found.table, found.moment, found.matured, found.outcome, int((~certain).sum()))
 
     def _asked(self, log: Engine, target: Target, sent: pa.Table) -> Examples:
@@ -121,7 +116,8 @@ class Sessions:
     def present(self, log: Engine, target: Target, as_of: datetime) -> pa.Table:
         """Nobody: a visit is asked while it runs, event by event."""
         del target
-        return self._known(sessions.session_progress(log, as_of, as_of))
+        nobody = log.narrow({"events": "select * from events where 1 = 0"})
+        return self._known(sessions.session_progress(nobody, as_of, as_of))
 
     def _known(self, rows: pa.Table) -> pa.Table:
         return rows.select([*self.keys, *self.numbers, *self.texts])
@@ -135,9 +131,21 @@ UNITS: dict[UnitName, Unit] = {
 }
 
 
-def _at_one_moment(table: pa.Table, target: Target, at: datetime, happened: NDArray[np.bool_]) -> Examples:
-    moment = np.full(table.num_rows, instant(at))
-    return Examples(table, moment, _after(moment, target.horizon), happened == target.happens)
+def _asked_at_steps(
+    unit: Unit,
+    happened: Callable[[pa.Table, datetime], NDArray[np.bool_]],
+    log: Engine,
+    target: Target,
+    asked_at: Iterator[datetime],
+    until: datetime,
+) -> Examples:
+    """Everybody there is at each moment, and whether it happened to them."""
+    parts = []
+    for at in asked_at:
+        table = unit.present(log, target, at)
+        moment = np.full(table.num_rows, instant(at))
+        parts.append(Examples(table, moment, _after(moment, target.horizon), happened(table, at) == target.happens))
+    return joined(parts, lambda: unit.present(log, target, until))
 
 
 def _after(moment: NDArray[np.datetime64], pause: timedelta) -> NDArray[np.datetime64]:

@@ -57,7 +57,9 @@ class TargetModel:
     ``TARGET.json`` (unit, horizon_days, eligible_days, as_of, base_rate, calibrator, starts_from_regression,
     sufficiency), ``TARGET.features.json`` (name, words and, of a text, levels of each feature), ``TARGET.model.txt``,
     ``TARGET.percentiles.npy`` (float64, shape (n_percentiles,), rising), and of those to be asked at ``as_of``:
-    ``TARGET.keys.json`` and ``TARGET.rows.npy`` (float64, shape (n, n_features)).
+    ``TARGET.keys.json`` and ``TARGET.rows.npy`` (float64, shape (n, n_features)). ``TARGET.start.*`` is the regression
+    that the trees correct, if they do; ``TARGET.profile.json`` and the regressions of rules of thumb are for whoever
+    monitors and evaluates.
     """
 
     def __init__(self, artifact: Artifact, name: str) -> None:

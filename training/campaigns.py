@@ -49,18 +49,16 @@ def campaigns(log: Engine, as_of: datetime, target: Target, config: UpliftConfig
     """
     examples = TOUCHES.examples(log, target, FIRST_INSTANT, as_of, timedelta(days=1))
     treated = _treated(examples)
-    encoder = Encoder.fitted(examples.table, list(TOUCHES.numbers), list(TOUCHES.texts))
-    rows = encoder.matrix(examples.table)
     earlier, later = _parts(examples)
-    first = uplift.fit(rows[earlier], treated[earlier], examples.outcome[earlier], encoder.names, config)
-    judged = uplift_rows(first.name, "time", _scored(first, rows[later]), treated[later], examples.outcome[later])
-    model = uplift.fit(rows, treated, examples.outcome, encoder.names, config)
+    judged = _learnt(examples.take(earlier), treated[earlier], config)
+    of_later = judged.uplift(examples.take(later).table)
+    rows = uplift_rows(judged.model.name, "time", of_later, treated[later], examples.outcome[later])
     asked = TOUCHES.present(log, target, as_of)
-    promised = _scored(model, encoder.matrix(asked))
+    promised = _learnt(examples, treated, config).uplift(asked)
     audience = pa.table({"user_id": asked["user_id"], "uplift": promised}).sort_by(
         [("uplift", "descending"), ("user_id", "ascending")]
     )
-    return Campaigns(judged, sufficiency(treated, examples.outcome), audience)
+    return Campaigns(rows, sufficiency(treated, examples.outcome), audience)
 
 
 def _treated(examples: Examples) -> NDArray[np.bool_]:
@@ -79,9 +77,22 @@ def _parts(examples: Examples) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     return examples.matured <= begins, examples.moment >= begins
 
 
-def _scored(model: UpliftModel, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """As whoever reads the artifact would score them."""
-    with TemporaryDirectory() as folder:
-        draft = Draft(Path(folder) / "artifact")
-        model.export(draft)
-        return UpliftScorer.load(Artifact(draft.folder)).uplift(rows)
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    """A model, and how it reads touches."""
+
+    model: UpliftModel
+    encoder: Encoder
+
+    def uplift(self, touches: pa.Table) -> NDArray[np.float64]:
+        """As whoever reads the artifact would score them."""
+        with TemporaryDirectory() as folder:
+            draft = Draft(Path(folder) / "artifact")
+            self.model.export(draft)
+            return UpliftScorer.load(Artifact(draft.folder)).uplift(self.encoder.matrix(touches))
+
+
+def _learnt(examples: Examples, treated: NDArray[np.bool_], config: UpliftConfig) -> _Learnt:
+    encoder = Encoder.fitted(examples.table, list(TOUCHES.numbers), list(TOUCHES.texts))
+    rows = encoder.matrix(examples.table)
+    return _Learnt(uplift.fit(rows, treated, examples.outcome, encoder.names, config), encoder)

@@ -211,12 +211,12 @@ def monitor(shop: ShopOption, until: UntilOption = "", json: JsonOption = False)
     model, lake = answers.champion(found, of), Lake(found)
     config = PropensityConfig.model_validate(model.manifest["config"])
     findings = monitored(cast("PropensityScorer", model.scorer), lake.engine(), config, _instant(until) or lake.end())
-    rows = [(each.target, each.measure, f"{each.value:.3f}", each.limit, "PAST" * each.passed) for each in findings]
+    rows = [(each.target, each.measure, f"{each.value:.3f}", each.limit, "PAST" * each.is_past) for each in findings]
     speaker.table(
         f"{found.name}.propensity since {model.until:%Y-%m-%d}", ("target", "measure", "value", "limit", ""), rows
     )
     speaker.result({"findings": findings})
-    if any(each.passed for each in findings):
+    if any(each.is_past for each in findings):
         raise typer.Exit(3)
 
 

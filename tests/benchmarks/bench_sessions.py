@@ -58,7 +58,8 @@ STEP = timedelta(days=1)
 FEW = ModelConfig(start="regression", trees=BoosterConfig(num_leaves=4, min_data_in_leaf=50, learning_rate=0.03))
 FIRST_SHARE = 0.6
 N_TREES, N_TIMED = 500, 20_000
-SEED = 4
+SEED = 5
+"""Settings and features were chosen on the shop of seed 4."""
 
 
 def main() -> None:

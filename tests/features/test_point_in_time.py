@@ -1,6 +1,7 @@
 """No feature sees what was not yet known: hypothesis draws the cut-off, the engine must not notice the difference."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -81,3 +82,15 @@ def test_earlier_events_do_change_something(shop: Engine, events: pa.Table, name
     as_it_was = shop.bind(events=events)
     with pytest.raises(AssertionError):
         assert_same_rows(more.query(name, **parameters(as_of)), as_it_was.query(name, **parameters(as_of)))
+
+
+def test_what_a_touch_was_known_by_never_changes(shop: Engine, events: pa.Table) -> None:
+    """Later logins, late arrivals and later responses do not reach back to what came before a touch."""
+    log = shop.bind(events=events)
+    known = ["user_id", "campaign_id", "sent_at", "n_earlier_touches", "n_earlier_responses", "days_since_last_touch"]
+    ask = partial(log.query, "touch_responses", event="view_item", horizon_days=60)
+    whole = ask(as_of=LAST.replace(tzinfo=UTC)).select(known)
+    assert max(whole["n_earlier_responses"].to_pylist()) > 0
+    for sent_at in sorted(set(whole["sent_at"].to_pylist()))[::7]:
+        then = ask(as_of=sent_at.replace(tzinfo=UTC) + timedelta(microseconds=1)).select(known)
+        assert_same_rows(then, whole.filter(pc.less_equal(whole["sent_at"], pa.scalar(sent_at, pa.timestamp("us")))))

@@ -182,6 +182,7 @@ def test_probabilities_come_near_the_truth(scorer):
 
 
 def test_the_artifact_answers_as_it_did_at_export(artifact):
+    assert len(artifact.json("golden")) == len(CONFIG.targets)
     replay(verified(artifact.folder), PropensityScorer.load(Artifact(artifact.folder)))
 
 
@@ -337,7 +338,7 @@ def test_a_version_that_holds_passes_no_limit_of_level(scorer, engine):
     levels = [each for each in findings if not each.measure.startswith("stability")]
     assert {each.target for each in findings} == set(CONFIG.targets)
     assert {each.measure for each in levels} == {"predicted_over_observed", "rate_over_base_rate"}
-    assert not any(each.passed for each in levels)
+    assert not any(each.is_past for each in levels)
 
 
 def test_a_shop_where_nobody_buys_any_more_is_past_its_limits(scorer):
@@ -346,7 +347,7 @@ def test_a_shop_where_nobody_buys_any_more_is_past_its_limits(scorer):
     closed = shop(
         events.filter(pc.or_(pc.less(events["event_timestamp"], cut), pc.equal(events["event_name"], "view_item")))
     )
-    past = {(each.target, each.measure) for each in monitor(scorer, closed, CONFIG, AS_OF + WINDOW) if each.passed}
+    past = {(each.target, each.measure) for each in monitor(scorer, closed, CONFIG, AS_OF + WINDOW) if each.is_past}
     assert ("repurchase", "predicted_over_observed") in past
     assert ("visit", "rate_over_base_rate") in past
 
@@ -354,7 +355,7 @@ def test_a_shop_where_nobody_buys_any_more_is_past_its_limits(scorer):
 def test_before_any_outcome_is_certain_monitoring_says_so(scorer, engine):
     findings = monitor(scorer, engine, CONFIG, AS_OF + timedelta(days=3))
     (told,) = [each for each in findings if each.target == "repurchase"]
-    assert (told.measure, told.value, told.passed) == ("outcomes certain since training", 0.0, False)
+    assert (told.measure, told.value, told.is_past) == ("outcomes certain since training", 0.0, False)
 
 
 def test_a_version_answers_the_targets_of_another_as_it_would_fit_them():

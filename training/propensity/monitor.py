@@ -26,7 +26,7 @@ class Finding:
     measure: str
     value: float
     limit: str
-    passed: bool
+    is_past: bool
 
 
 def monitor(scorer: PropensityScorer, log: Engine, config: PropensityConfig, until: datetime) -> list[Finding]:
