@@ -1,5 +1,6 @@
 -- What happened to each item in the four whole weeks before a week, and in the last of them, from events known before
--- $as_of; a week belongs to an event by when it became known. Weeks are numbered from Monday 1969-12-29.
+-- $as_of; a week belongs to an event by when it became known. Weeks are numbered from Monday 1969-12-29. Sums of prices
+-- are rounded before they are divided, for an engine sums in another order each time and a mean may lie between two.
 with weekly as (
     select
         item_id,
@@ -25,7 +26,7 @@ select
     cast(sum(n_carts) as bigint) as n_carts_4w,
     cast(sum(n_purchases) as bigint) as n_purchases_4w,
     cast(sum(case when n_weeks = 1 then n_purchases else 0 end) as bigint) as n_purchases_1w,
-    sum(sum_of_prices) / nullif(cast(sum(n_prices) as double), 0.0) as mean_price_4w
+    round(sum(sum_of_prices), 6) / nullif(cast(sum(n_prices) as double), 0.0) as mean_price_4w
 from weekly
 cross join ahead
 group by item_id, week + n_weeks
