@@ -6,13 +6,15 @@ the same features up to date event by event. The tests hold the two equal.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from math import nan
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from features.engine import Engine
+from features.windows import FIRST_INSTANT
 
 PAUSE_US = 30 * 60 * 1_000_000
 SETTLED = timedelta(days=1)
@@ -74,8 +76,29 @@ def session_progress(engine: Engine, since: datetime, as_of: datetime) -> pa.Tab
     ``person_id``, ``item_id``, ``known_at``, ``started_us`` (us since 1970), ``n_purchases`` so far,
     ``n_purchases_to_come`` within a day, NUMBERS and TEXTS. Only ``n_purchases_to_come`` knows what follows.
     """
-    rows = engine.query("session_progress", since=since, as_of=as_of)
+    rows = resumed(engine, since, as_of).query("session_progress", since=since, as_of=as_of)
     return rows.sort_by([("known_at", "ascending"), ("event_id", "ascending")])
+
+
+def day_since_which(engine: Engine, until: datetime, n_events: int) -> datetime:
+    """The latest midnight since which so many events became known before ``until``; FIRST_INSTANT if fewer did."""
+    known_at = "greatest(event_timestamp, coalesce(received_at, event_timestamp))"
+    counted = f"select cast({known_at} as date) as day, count(*) as n from events where {known_at} < $until group by 1"
+    days = engine.select(counted, until=until.replace(tzinfo=None)).sort_by([("day", "descending")])
+    enough = np.flatnonzero(np.cumsum(days["n"].to_numpy()) >= n_events)
+    return datetime.combine(days["day"][int(enough[0])].as_py(), time(), UTC) if len(enough) else FIRST_INSTANT
+
+
+def resumed(engine: Engine, since: datetime, as_of: datetime) -> Engine:
+    """What ``session_progress.sql`` is asked of: people's totals until ``since``, and events of visits from then on.
+
+    So the last month of a long log costs what a month does, beside one pass for the totals.
+    """
+    week = week_of(int(since.timestamp()) * 1_000_000)
+    weeks = engine.select("select * from item_weeks where week >= $week", as_of=as_of, week=week)
+    people = engine.query("people", as_of=since)
+    running = engine.bind(item_weeks=weeks, people_before=people)
+    return running.narrow({"events": "select * from running_events"}, since=since)
 
 
 class Event(NamedTuple):

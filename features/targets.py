@@ -1,6 +1,7 @@
 """What a propensity model predicts: of whom, which event, within how long; and the examples that teach it."""
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Literal, Protocol
@@ -15,6 +16,7 @@ from features.engine import Engine
 
 LOOKBACK_DAYS = 364
 """How far back the queries of customers read."""
+ALL = sys.maxsize
 RESPONSE = "response"
 """The event that a touch's own ``responded_at`` states."""
 
@@ -93,10 +95,13 @@ class Unit(Protocol):
     texts: dict[str, str]
     recency_frequency: tuple[str, ...]
 
-    def examples(self, log: Engine, target: Target, since: datetime, until: datetime, step: timedelta) -> Examples:
+    def examples(
+        self, log: Engine, target: Target, since: datetime, until: datetime, step: timedelta, most: int = ALL
+    ) -> Examples:
         """Those asked within [since, until), from what was known when each was asked.
 
         step : time between two moments at which units that have no moment of their own are asked
+        most : moments older than are needed for so many examples are not asked at
         """
 
     def present(self, log: Engine, target: Target, as_of: datetime) -> pa.Table:
@@ -104,15 +109,24 @@ class Unit(Protocol):
 
 
 def moments(since: datetime, last: datetime, step: timedelta) -> Iterator[datetime]:
-    """Instants at equal steps, oldest first, the last of them given.
+    """Instants at equal steps, newest first, the last of them given.
 
     >>> day = timedelta(days=1)
     >>> [each.day for each in moments(datetime(2024, 1, 2), datetime(2024, 1, 8), 3 * day)]
-    [2, 5, 8]
+    [8, 5, 2]
     """
-    first = (last - since) // step
-    for number in range(first, -1, -1):
+    for number in range((last - since) // step + 1):
         yield last - number * step
+
+
+def newest(parts: Iterable[Examples], most: int) -> list[Examples]:
+    """The first parts that together have so many examples, the last first: parts come newest first."""
+    found: list[Examples] = []
+    for part in parts:
+        found.insert(0, part)
+        if sum(map(len, found)) >= most:
+            break
+    return found
 
 
 def joined(parts: list[Examples], like: Callable[[], pa.Table]) -> Examples:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from features import categories, customers, sessions, touches
 from features.engine import Engine
-from features.targets import Examples, Target, Unit, UnitName, instant, joined, moments
+from features.targets import ALL, Examples, Target, Unit, UnitName, instant, joined, moments, newest
 
 
 class Customers:
@@ -21,11 +21,13 @@ class Customers:
     texts = customers.TEXTS
     recency_frequency: tuple[str, ...] = ("days_since_last_order", "n_orders_91d")
 
-    def examples(self, log: Engine, target: Target, since: datetime, until: datetime, step: timedelta) -> Examples:
+    def examples(
+        self, log: Engine, target: Target, since: datetime, until: datetime, step: timedelta, most: int = ALL
+    ) -> Examples:
         def happened(asked: pa.Table, at: datetime) -> NDArray[np.bool_]:
             return customers.did(log, target.event, at, at + target.horizon, asked["person_id"].to_pylist())
 
-        return _asked_at_steps(self, happened, log, target, moments(since, until - target.horizon, step), until)
+        return _asked_at_steps(self, happened, log, target, moments(since, until - target.horizon, step), until, most)
 
     def present(self, log: Engine, target: Target, as_of: datetime) -> pa.Table:
         return customers.eligible(customers.customer_features(log, as_of), target.eligible_days)
@@ -39,11 +41,13 @@ class CustomersInCategories:
     texts = categories.TEXTS
     recency_frequency: tuple[str, ...] = ("days_since_last_category_order", "n_category_days_182d")
 
-    def examples(self, log: Engine, target: Target, since: datetime, until: datetime, step: timedelta) -> Examples:
+    def examples(
+        self, log: Engine, target: Target, since: datetime, until: datetime, step: timedelta, most: int = ALL
+    ) -> Examples:
         def happened(asked: pa.Table, at: datetime) -> NDArray[np.bool_]:
             return categories.bought_again(log, at, at + target.horizon, asked)
 
-        return _asked_at_steps(self, happened, log, target, moments(since, until - target.horizon, step), until)
+        return _asked_at_steps(self, happened, log, target, moments(since, until - target.horizon, step), until, most)
 
     def present(self, log: Engine, target: Target, as_of: datetime) -> pa.Table:
         found = categories.category_features(log, as_of)
@@ -64,7 +68,9 @@ class Touches:
     def __init__(self, held_out_too: bool = False) -> None:
         self.held_out_too = held_out_too
 
-    def examples(self, log: Engine, target: Target, since: datetime, until: datetime, step: timedelta) -> Examples:
+    def examples(
+        self, log: Engine, target: Target, since: datetime, until: datetime, step: timedelta, most: int = ALL
+    ) -> Examples:
         del step
         sent = touches.touches(log, target.event, target.horizon_days, until)
         sent = sent.filter(pc.field("sent_at") >= instant(since))
@@ -72,7 +78,8 @@ class Touches:
             sent = sent.filter(pc.coalesce(sent["treated"], True))
         matured = _after(_instants(sent["sent_at"]), target.horizon)
         certain = matured <= instant(until)
-        parts = [self._asked(log, target, day) for day in _by_day(sent.filter(pa.array(certain)))]
+        days = _newest_day_first(sent.filter(pa.array(certain)))
+        parts = newest((self._asked(log, target, day) for day in days), most)
         found = joined(parts, lambda: self._with_customers(log, sent.slice(0, 0), until))
         return Examples(found.table, found.moment, found.matured, found.outcome, int((~certain).sum()))
 
@@ -104,8 +111,11 @@ class Sessions:
     texts = sessions.TEXTS
     recency_frequency: tuple[str, ...] = ("n_carts", "n_views")
 
-    def examples(self, log: Engine, target: Target, since: datetime, until: datetime, step: timedelta) -> Examples:
+    def examples(
+        self, log: Engine, target: Target, since: datetime, until: datetime, step: timedelta, most: int = ALL
+    ) -> Examples:
         del step
+        since = max(since, sessions.day_since_which(log, until, most))
         rows = sessions.session_progress(log, since, until).filter(pc.field("n_purchases") == 0)
         moment = rows["started_us"].to_numpy().astype("datetime64[us]")
         matured = _after(_instants(rows["known_at"]), sessions.SETTLED)
@@ -138,14 +148,16 @@ def _asked_at_steps(
     target: Target,
     asked_at: Iterator[datetime],
     until: datetime,
+    most: int,
 ) -> Examples:
     """Everybody there is at each moment, and whether it happened to them."""
-    parts = []
-    for at in asked_at:
+
+    def asked(at: datetime) -> Examples:
         table = unit.present(log, target, at)
         moment = np.full(table.num_rows, instant(at))
-        parts.append(Examples(table, moment, _after(moment, target.horizon), happened(table, at) == target.happens))
-    return joined(parts, lambda: unit.present(log, target, until))
+        return Examples(table, moment, _after(moment, target.horizon), happened(table, at) == target.happens)
+
+    return joined(newest(map(asked, asked_at), most), lambda: unit.present(log, target, until))
 
 
 def _after(moment: NDArray[np.datetime64], pause: timedelta) -> NDArray[np.datetime64]:
@@ -156,7 +168,7 @@ def _instants(column: pa.ChunkedArray) -> NDArray[np.datetime64]:
     return np.asarray(column.to_numpy(), "datetime64[us]")
 
 
-def _by_day(sent: pa.Table) -> Iterator[pa.Table]:
+def _newest_day_first(sent: pa.Table) -> Iterator[pa.Table]:
     days = _instants(sent["sent_at"]).astype("datetime64[D]")
-    for day in np.unique(days):
+    for day in np.unique(days)[::-1]:
         yield sent.filter(pa.array(days == day))

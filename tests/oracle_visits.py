@@ -36,15 +36,33 @@ def _week(at: datetime) -> int:
     return (days_since_1970(at.date()) + 3) // 7
 
 
-def visit_events(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
-    items = {item["item_id"]: item for item in shop["items"]}
-    timely = [
+def running_events(shop: Shop, since: datetime, **_: Any) -> list[Row]:
+    running = {_visit(event) for event in shop["events"] if known_at(event) >= since}
+    visitors = {visitor for visitor, _ in running}
+    logins: dict[str, Row] = {}
+    for event in sorted(filter(_is_timely, shop["events"]), key=lambda event: (known_at(event), event["event_id"])):
+        if event["user_id"] and known_at(event) < since and _visit(event)[0] in visitors:
+            logins[_visit(event)[0]] = event
+    told = {event["event_id"] for event in logins.values()}
+    return [
         event
         for event in shop["events"]
-        if known_at(event) < as_of
-        and known_at(event) <= event["event_timestamp"] + timedelta(minutes=30)
-        and event["event_name"] != "refund"
+        if event["event_id"] in told
+        or (_visit(event) in running if event["session_id"] else known_at(event) >= since - timedelta(days=1))
     ]
+
+
+def _visit(event: Row) -> tuple[str, str | None]:
+    return event["user_pseudo_id"] or event["user_id"], event["session_id"]
+
+
+def _is_timely(event: Row) -> bool:
+    return known_at(event) <= event["event_timestamp"] + timedelta(minutes=30) and event["event_name"] != "refund"
+
+
+def visit_events(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
+    items = {item["item_id"]: item for item in shop["items"]}
+    timely = [event for event in shop["events"] if known_at(event) < as_of and _is_timely(event)]
     owners: dict[str, str] = {}
     running: dict[tuple[str, str | None], tuple[int, datetime]] = {}
     found = []

@@ -33,7 +33,7 @@ from oracle_kpis import (
     weekly_activity,
 )
 from oracle_rows import Row, known_events
-from oracle_visits import device_owners, item_weeks, people, session_progress, visit_events
+from oracle_visits import device_owners, item_weeks, people, running_events, session_progress, visit_events
 
 PARAMETERS = {
     "period_days": 7,
@@ -69,6 +69,7 @@ ORACLES: dict[str, Callable[..., list[Row]]] = {
         item_weeks,
         visit_events,
         people,
+        running_events,
         session_events,
         session_progress,
         purchase_days,

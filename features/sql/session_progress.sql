@@ -1,19 +1,24 @@
 -- Every visit that began from $since on as it was seen after each of its events before $as_of, and the purchases that were
 -- still to come in it: those known within a day, so that they do not change once the day is over. One that became known
--- late counts by its session_id.
+-- late counts by its session_id. people_before holds people.sql as of $since; of events that visits of before then are
+-- made of, none needs to be there but those of running_events.sql.
 with placed as (
     select
-        *,
+        visit_events.*,
         cast(case when item_id is not null then 1 else 0 end as bigint) as is_of_item,
         cast(case when event_name = 'purchase' then 1 else 0 end as bigint) as is_purchase,
         row_number() over visit as n_events,
         lag(known_us) over visit as previous_us,
         lag(known_us) over person as person_seen_us,
-        lag(transaction_id) over (
-            partition by person_id, event_name order by known_at, event_id
+        coalesce(
+            lag(visit_events.transaction_id) over (
+                partition by visit_events.person_id, event_name, known_at >= cast($since as timestamp)
+                order by known_at, event_id
+            ),
+            people_before.transaction_id
         ) as previous_transaction_id,
         row_number() over (
-            partition by visitor_id, session_id, n_pauses, person_id order by known_at, event_id
+            partition by visitor_id, session_id, n_pauses, visit_events.person_id order by known_at, event_id
         ) as n_events_of_person,
         row_number() over (
             partition by visitor_id, session_id, n_pauses, item_id order by known_at, event_id
@@ -22,9 +27,12 @@ with placed as (
             partition by visitor_id, session_id, n_pauses, item_category order by known_at, event_id
         ) as n_events_of_category
     from visit_events
+    left join people_before on visit_events.person_id = people_before.person_id
     window
         visit as (partition by visitor_id, session_id, n_pauses order by known_at, event_id),
-        person as (partition by person_id order by known_at, event_id)
+        person as (
+            partition by visit_events.person_id, known_at >= cast($since as timestamp) order by known_at, event_id
+        )
 ),
 so_far as (
     select
@@ -74,25 +82,32 @@ so_far as (
         ),
         whole_visit as (partition by visitor_id, session_id, n_pauses),
         person as (
-            partition by person_id order by known_at, event_id rows between unbounded preceding and 1 preceding
+            partition by person_id, known_at >= cast($since as timestamp) order by known_at, event_id
+            rows between unbounded preceding and 1 preceding
         )
 ),
 seen as (
     select
-        *,
+        so_far.*,
         max(item_id) over latest_item as last_item_id,
         max(item_category) over latest_item as last_category,
         max(case when is_of_item = 1 then unit_price end) over latest_item as last_price,
         max(case when is_of_item = 1 then n_events_of_item end) over latest_item as n_events_of_last_item,
-        first_value(n_visits_before) over visit_of_person as n_earlier_visits,
-        first_value(n_orders_before) over visit_of_person as n_earlier_orders,
-        first_value(spend_before) over visit_of_person as earlier_spend,
-        first_value(ordered_us) over visit_of_person as last_ordered_us,
-        first_value(person_seen_us) over visit_of_person as last_seen_us
+        coalesce(people_before.n_visits, 0) + coalesce(first_value(n_visits_before) over visit_of_person, 0)
+            as n_earlier_visits,
+        coalesce(people_before.n_orders, 0) + coalesce(first_value(n_orders_before) over visit_of_person, 0)
+            as n_earlier_orders,
+        coalesce(people_before.spend, 0.0) + coalesce(first_value(spend_before) over visit_of_person, 0.0)
+            as earlier_spend,
+        coalesce(first_value(so_far.ordered_us) over visit_of_person, people_before.ordered_us) as last_ordered_us,
+        coalesce(first_value(person_seen_us) over visit_of_person, people_before.seen_us) as last_seen_us
     from so_far
+    left join people_before on so_far.person_id = people_before.person_id
     window
         latest_item as (partition by visitor_id, session_id, n_pauses, n_item_events),
-        visit_of_person as (partition by visitor_id, session_id, n_pauses, person_id order by known_at, event_id)
+        visit_of_person as (
+            partition by visitor_id, session_id, n_pauses, so_far.person_id order by known_at, event_id
+        )
 ),
 late as (
     select
@@ -153,11 +168,10 @@ select
     cast(extract(hour from known_at) as bigint) as hour_of_day,
     cast(mod(unix_date(cast(known_at as date)) + 4, 7) + 1 as bigint) as day_of_week,
     cast(case when person_id <> seen.visitor_id or user_id is not null then 1 else 0 end as bigint) as is_known_customer,
-    cast(coalesce(n_earlier_visits, 0) as bigint) as n_earlier_visits,
-    cast(coalesce(n_earlier_orders, 0) as bigint) as n_earlier_orders,
-    cast(coalesce(n_earlier_orders, 0) + 1 as double) / cast(coalesce(n_earlier_visits, 0) + 5 as double)
-        as earlier_orders_per_visit,
-    coalesce(earlier_spend, 0.0) as earlier_spend,
+    cast(n_earlier_visits as bigint) as n_earlier_visits,
+    cast(n_earlier_orders as bigint) as n_earlier_orders,
+    cast(n_earlier_orders + 1 as double) / cast(n_earlier_visits + 5 as double) as earlier_orders_per_visit,
+    earlier_spend,
     cast(started_us - last_ordered_us as double) / 86400000000.0 as days_since_last_order,
     cast(started_us - last_seen_us as double) / 86400000000.0 as days_since_last_visit
 from seen

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -77,7 +78,9 @@ def test_fold_equals_batch_on_ten_thousand_visits(duckdb_shop: Engine, tmp_path:
         )
         for name, (table, path) in tables.items()
     }
-    assert assert_fold_equals_batch(duckdb_shop.bind(**read), AS_OF) > 10_000
+    log = duckdb_shop.bind(**read)
+    assert assert_fold_equals_batch(log, AS_OF) > 10_000
+    assert_the_same_from(log, datetime(2023, 8, 1, 12, tzinfo=UTC))
 
 
 def test_fold_equals_batch_on_rees46(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +90,26 @@ def test_fold_equals_batch_on_rees46(tmp_path: Path, monkeypatch: pytest.MonkeyP
     shop = load_shop("rees46")
     ingest(shop)
     assert assert_fold_equals_batch(Lake(shop).engine(), AS_OF) > 5_000
+
+
+@settings(max_examples=15)
+@given(since=st.datetimes(datetime(2024, 1, 20), datetime(2024, 5, 10)))
+def test_visits_from_a_moment_on_are_what_they_are_in_the_whole_log(
+    duckdb_shop: Engine, events: pa.Table, items: pa.Table, since: datetime
+) -> None:
+    assert_the_same_from(duckdb_shop.bind(events=events, items=items), since.replace(tzinfo=UTC))
+
+
+def assert_the_same_from(log: Engine, since: datetime) -> None:
+    whole, part = (session_progress(log, begins, AS_OF) for begins in (FIRST_INSTANT, since))
+    whole = whole.filter(pc.field("started_us") >= int(since.timestamp() * 1e6))
+    assert whole.num_rows == part.num_rows
+    for name in whole.column_names:
+        if pa.types.is_floating(whole.schema.field(name).type):
+            found = (table[name].to_numpy(zero_copy_only=False) for table in (whole, part))
+            np.testing.assert_allclose(*found, rtol=1e-9, atol=1e-9, err_msg=name)
+        else:
+            assert whole[name].equals(part[name]), name
 
 
 @settings(max_examples=15)

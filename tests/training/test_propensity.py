@@ -234,6 +234,18 @@ def test_examples_do_not_depend_on_what_came_after_them(engine, name):
     assert (part.outcome == after.outcome).all()
 
 
+@pytest.mark.parametrize("name", CONFIG.targets)
+def test_a_number_of_examples_is_reached_from_the_newest_back(window, name):
+    target, since, step = CONFIG.targets[name], AS_OF - timedelta(days=150), timedelta(days=14)
+    unit = UNITS[target.unit]
+    found = unit.examples(window.past, target, since, AS_OF, step)
+    few = unit.examples(window.past, target, since, AS_OF, step, len(found) // 3)
+    newest = found.take(found.moment >= few.moment.min())
+    assert len(found) // 5 <= len(few) < len(found)
+    assert few.table.equals(newest.table)
+    assert (few.outcome == newest.outcome).all()
+
+
 def test_uncertain_outcomes_are_left_out_and_counted(engine):
     target = CONFIG.targets["response"]
     until = AS_OF - timedelta(days=5)

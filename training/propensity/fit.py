@@ -137,9 +137,8 @@ def fit_target(past: Engine, as_of: datetime, target: Target, config: ModelConfi
     """
     unit = UNITS[target.unit]
     since = as_of - timedelta(days=config.span_days)
-    examples = _newest(
-        unit.examples(past, target, since, as_of, timedelta(days=config.step_days)), config.most_examples
-    )
+    step, most = timedelta(days=config.step_days), config.most_examples
+    examples = _newest(unit.examples(past, target, since, as_of, step, most), most)
     parts = slices(examples)
     encoder = Encoder.fitted(examples.table, list(unit.numbers), list(unit.texts))
     rows = encoder.matrix(examples.table)
