@@ -15,6 +15,7 @@ from features.errors import UserError
 from features.targets import UnitName
 from serving.artifact import Artifact, Json
 from serving.calibration import Calibrator, sigmoid
+from serving.network import Network, mixed
 from serving.regression import Regression
 from serving.trees import Trees
 from serving.visits import Visits
@@ -27,38 +28,56 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """Trees, the regression that they correct if there is one, and the calibrator of both."""
+    """Trees, the regression that they correct and the network beside them if there are any, and the calibrator of all.
+
+    share : of the log-odds that the network gives
+    """
 
     trees: Trees
     start: Regression | None
+    network: Network | None
+    share: float
     calibrator: Calibrator
 
     def probabilities(self, rows: Floats) -> Floats:
         """float64, shape (n,), in (0, 1), of rows of shape (n, n_features)."""
-        if self.start is None:
+        if self._trees_alone:
             return self.calibrator(self.trees.predict(rows))
-        return self.calibrator(sigmoid(self.trees.predict(rows, raw_score=True) + self.start.log_odds(rows)))
+        return self.calibrator(sigmoid(self._log_odds(rows)))
 
     def probability(self, row: Floats) -> float:
-        """Of one row, shape (n_features,): in microseconds where the trees start from the rate."""
-        if self.start is None:
+        """Of one row, shape (n_features,): in microseconds where trees from the rate stand alone."""
+        if self._trees_alone:
             return self.calibrator.one(self.trees.predict_one(row))
         return float(self.probabilities(row[None, :])[0])
 
     def contributions(self, rows: Floats) -> Floats:
         """What each feature adds to the log-odds before calibration, float64, shape (n, n_features)."""
         added = self.trees.contributions(rows)[:, :-1]
-        return added if self.start is None else added + self.start.contributions(rows)
+        if self.start is not None:
+            added = added + self.start.contributions(rows)
+        return added if self.network is None else mixed(added, self.network.contributions(rows), self.share)
+
+    @property
+    def _trees_alone(self) -> bool:
+        return self.start is None and self.network is None
+
+    def _log_odds(self, rows: Floats) -> Floats:
+        trees = self.trees.predict(rows, raw_score=True)
+        if self.start is not None:
+            trees = trees + self.start.log_odds(rows)
+        return trees if self.network is None else mixed(trees, self.network.log_odds(rows), self.share)
 
 
 class TargetModel:
     """The model of one target; its files begin with the target's name.
 
     ``TARGET.json`` (unit, horizon_days, eligible_days, as_of, base_rate, calibrator, starts_from_regression,
-    sufficiency), ``TARGET.features.json`` (name, words and, of a text, levels of each feature), ``TARGET.model.txt``,
-    ``TARGET.percentiles.npy`` (float64, shape (n_percentiles,), rising), and of those to be asked at ``as_of``:
-    ``TARGET.keys.json`` and ``TARGET.rows.npy`` (float64, shape (n, n_features)). ``TARGET.start.*`` is the regression
-    that the trees correct, if they do; ``TARGET.profile.json`` and the regressions of rules of thumb are for whoever
+    network_share, sufficiency), ``TARGET.features.json`` (name, words and, of a text, levels of each feature),
+    ``TARGET.model.txt``, ``TARGET.percentiles.npy`` (float64, shape (n_percentiles,), rising), and of those to be
+    asked at ``as_of``: ``TARGET.keys.json`` and ``TARGET.rows.npy`` (float64, shape (n, n_features)).
+    ``TARGET.start.*`` is the regression that the trees correct, if they do, ``TARGET.network.*`` the network beside
+    them, if its share is not 0; ``TARGET.profile.json`` and the regressions of rules of thumb are for whoever
     monitors and evaluates.
     """
 
@@ -83,6 +102,8 @@ class TargetModel:
         self.scoring = Scoring(
             Trees.from_text(artifact.text(f"{name}.model")),
             Regression.load(artifact, f"{name}.start") if facts["starts_from_regression"] else None,
+            Network.load(artifact, f"{name}.network") if facts["network_share"] else None,
+            facts["network_share"],
             Calibrator(facts["calibrator"]["kind"], tuple(facts["calibrator"]["coefficients"])),
         )
 

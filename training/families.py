@@ -92,7 +92,7 @@ def _propensity() -> Family:
     return Family(
         task="propensity",
         config=config.PropensityConfig,
-        fit=lambda window, _, config, _device: fit.fit(window.past, window.as_of, config),
+        fit=lambda window, _, config, device: fit.fit(window.past, window.as_of, config, device.name),
         evaluate=lambda scorer, window, _, config, split: evaluation.evaluate(scorer, window, config, split),
         length=lambda _, config: timedelta(days=config.window_days),
         judged_by=("window_days", "targets"),

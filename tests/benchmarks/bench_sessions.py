@@ -47,7 +47,7 @@ from serving.propensity import Scoring
 from serving.trees import Trees
 from training import classification
 from training.config import BoosterConfig, load_config
-from training.propensity import boosting, logistic
+from training.propensity import learning, logistic
 from training.propensity.config import ModelConfig, PropensityConfig
 from training.propensity.fit import TargetFit, fit_target
 from training.propensity.slices import Slices
@@ -100,12 +100,11 @@ def rees46() -> dict[str, object]:
     known, judged = everything.take(first_part), everything.take(~first_part)
     encoder = Encoder.fitted(known.table, list(NUMBERS), list(TEXTS))
     rows, n_levels = encoder.matrix(known.table), encoder.n_levels
-    boosted = boosting.fit(rows, known.outcome, drawn(known), n_levels, FEW)
+    learned = learning.fit(rows, known.outcome, drawn(known), n_levels, FEW)
     regression = logistic.fit(rows, known.outcome, range(rows.shape[1]), n_levels)
     asked = encoder.matrix(judged.table)
-    scoring = Scoring(Trees.from_text(boosted.text), boosted.start, boosted.calibrator)
     predicted = {
-        "trees": scoring.probabilities(asked),
+        "trees": learned.scoring().probabilities(asked),
         "base_rate": np.full(len(judged), known.outcome.mean()),
         "logistic": regression.probabilities(asked),
     }
@@ -147,10 +146,9 @@ def learnt(log: Engine, cut: datetime, end: datetime, config: ModelConfig) -> tu
 
 def predictions(fitted: TargetFit, judged: Examples) -> dict[str, np.ndarray]:
     rows = fitted.encoder.matrix(judged.table)
-    scoring = Scoring(Trees.from_text(fitted.boosted.text), fitted.boosted.start, fitted.boosted.calibrator)
     constant = np.full(len(judged), fitted.base_rate)
     return {
-        "trees": scoring.probabilities(rows),
+        "trees": fitted.learned.scoring().probabilities(rows),
         "base_rate": constant,
         "logistic": fitted.rules["logistic"].probabilities(rows),
     }
@@ -197,7 +195,7 @@ def speed() -> dict[str, object]:
     rows = rng.random((5000, len(NUMBERS) + len(TEXTS)))
     settings = {"objective": "binary", "num_leaves": 15, "verbose": -1, "num_threads": 1}
     booster = lightgbm.train(settings, lightgbm.Dataset(rows, rng.random(5000) < rows[:, 0]), N_TREES)
-    scoring = Scoring(Trees.from_text(booster.model_to_string()), None, Calibrator("beta", (0.1, 0.9, 1.1)))
+    scoring = Scoring(Trees.from_text(booster.model_to_string()), None, None, 0.0, Calibrator("beta", (0.1, 0.9, 1.1)))
     np.testing.assert_allclose([scoring.probability(row) for row in rows[:100]], scoring.probabilities(rows[:100]))
     visit = next(each for each in map(fold.update, events) if each is not None)
     found = {

@@ -25,17 +25,18 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from features.encoding import Encoder
 from features.home import data_folder
-from serving.propensity import Scoring
-from serving.trees import Trees
 from training import classification
 from training.config import BoosterConfig
-from training.propensity import boosting
-from training.propensity.config import ModelConfig
+from training.propensity import learning
+from training.propensity.config import ModelConfig, NetworkConfig
 from training.propensity.slices import Slices
 
 FILE = "online_shoppers/online_shoppers_intention.csv.gz"
 N_FOLDS = 5
-CONFIG = ModelConfig(trees=BoosterConfig(num_leaves=7, learning_rate=0.03, min_data_in_leaf=50, feature_fraction=0.8))
+CONFIG = ModelConfig(
+    trees=BoosterConfig(num_leaves=7, learning_rate=0.03, min_data_in_leaf=50, feature_fraction=0.8),
+    network=NetworkConfig(),
+)
 PAGES = ("Administrative", "Informational", "ProductRelated")
 NUMBERS = (
     *(name for page in PAGES for name in (page, f"{page}_Duration", f"{page}_seconds_a_page")),
@@ -104,9 +105,9 @@ def measured(
     encoder = Encoder.fitted(known, numbers, TEXTS)
     place = np.random.default_rng(seed).random(known.num_rows)
     parts = Slices(place < 0.7, (place >= 0.7) & (place < 0.85), place < 0.85, place >= 0.85)
-    boosted = boosting.fit(encoder.matrix(known), outcome[~held], parts, encoder.n_levels, CONFIG)
-    scoring = Scoring(Trees.from_text(boosted.text), boosted.start, boosted.calibrator)
-    levels, level_of = classification.levels(scoring.probabilities(encoder.matrix(table.filter(pa.array(held)))))
+    learned = learning.fit(encoder.matrix(known), outcome[~held], parts, encoder.n_levels, CONFIG)
+    probability = learned.scoring().probabilities(encoder.matrix(table.filter(pa.array(held))))
+    levels, level_of = classification.levels(probability)
     counts = classification.counts(level_of, outcome[held], len(levels))
     return {metric: classification.METRICS[metric](levels, *counts) for metric in METRICS}
 

@@ -13,6 +13,7 @@ from serving.artifact import Artifact, Draft, equal
 from serving.calibration import Calibrator
 from serving.propensity import PropensityScorer, expected_on, number_in_words
 from serving.regression import Regression
+from serving.scales import Scales
 from serving.schema import SessionRequest
 
 N_CUSTOMERS = 40
@@ -44,6 +45,7 @@ def write(draft, name, unit, features, booster, rows, keys, calibrator=CALIBRATO
         "base_rate": 0.4,
         "calibrator": {"kind": calibrator.kind, "coefficients": calibrator.coefficients},
         "starts_from_regression": start is not None,
+        "network_share": 0.0,
         "sufficiency": SUFFICIENCY,
     }
     draft.json(name, facts)
@@ -79,9 +81,9 @@ def expected(customers, booster):
 
 @pytest.fixture(scope="module")
 def regression():
-    columns = np.arange(4)
+    scales = Scales(np.arange(4), np.full(4, 2.0), np.full(4, 1.0), np.full(4, 0.5))
     coefficients = np.array([-0.5, 0.4, 0.1, -0.3, 0.2, 0.1, 0.0, 0.7, -0.2])
-    return Regression(columns, np.zeros(4, int), np.full(4, 2.0), np.full(4, 1.0), np.full(4, 0.5), coefficients)
+    return Regression(scales, np.zeros(0, int), np.zeros(0, int), coefficients)
 
 
 @pytest.fixture(scope="module")

@@ -189,11 +189,11 @@ def test_the_artifact_answers_as_it_did_at_export(artifact):
 def test_what_comes_after_the_cut_off_does_not_reach_the_fit(engine, model):
     def texts(engine):
         found = fit.fit(before(engine, AS_OF), AS_OF, CONFIG)
-        return {name: each.boosted.text for name, each in found.fits.items()}
+        return {name: each.learned.text for name, each in found.fits.items()}
 
     known = log().filter(pc.less(log()["event_timestamp"], pa.scalar(AS_OF.replace(tzinfo=None))))
     sent = touches().filter(pc.less(touches()["sent_at"], pa.scalar(AS_OF.replace(tzinfo=None))))
-    fitted = {name: each.boosted.text for name, each in model.fits.items()}
+    fitted = {name: each.learned.text for name, each in model.fits.items()}
     assert texts(engine) == texts(shop(known, sent)) == fitted
 
 
@@ -206,8 +206,9 @@ def test_shuffled_outcomes_teach_nothing(window, name):
     parts = slices(Examples(found.table, found.moment, found.matured, shuffled))
     encoder = Encoder.fitted(found.table, list(UNITS[target.unit].numbers), list(UNITS[target.unit].texts))
     learner = Learner(CONFIG.model(name), encoder.n_levels)
-    raw, held = learner.held_out(encoder.matrix(found.table), shuffled, parts, 50), shuffled[parts.calibrating]
-    levels, level_of = classification.levels(raw)
+    rows, held = encoder.matrix(found.table), shuffled[parts.calibrating]
+    boosted = learner.fit(rows[parts.before], shuffled[parts.before], 50)
+    levels, level_of = classification.levels(boosted.log_odds(rows[parts.calibrating]))
     auc = classification.auc(levels, *classification.counts(level_of, held, len(levels)))
     assert auc == pytest.approx(0.5, abs=4 * np.sqrt(len(held) / (12 * held.sum() * (~held).sum())))
 
@@ -274,7 +275,7 @@ def test_the_base_rate_is_that_of_the_examples(window, model):
 def test_only_the_newest_examples_are_taken(window):
     few = ModelConfig(trees=TREES, span_days=150, most_examples=1500)
     found = fit.fit_target(window.past, AS_OF, CONFIG.targets["repurchase"], few)
-    assert 1000 < found.boosted.metrics["n_examples"] <= 1500
+    assert 1000 < found.learned.metrics["n_examples"] <= 1500
 
 
 def test_customers_who_have_not_bought_for_long_are_not_asked(window):
@@ -287,8 +288,8 @@ def test_customers_who_have_not_bought_for_long_are_not_asked(window):
 def test_trees_may_start_from_a_regression(window):
     config = ModelConfig(trees=TREES, span_days=150, start="regression")
     found = fit.fit_target(window.past, AS_OF, CONFIG.targets["repurchase"], config)
-    assert found.boosted.start is not None
-    assert found.boosted.metrics["calibration_log_loss"] < 0.6
+    assert found.learned.start is not None
+    assert found.learned.metrics["calibration_log_loss"] < 0.6
 
 
 def test_a_target_that_cannot_be_fitted_is_absent_with_its_reason(engine, tmp_path):

@@ -12,6 +12,29 @@ from training.config import BoosterConfig, Config, PositiveFloat, PositiveInt
 TREES = BoosterConfig(num_leaves=7, learning_rate=0.03, min_data_in_leaf=200, feature_fraction=0.5)
 
 
+class NetworkConfig(Config):
+    """A deep and cross network, which stands beside the trees where that pays."""
+
+    n_members: PositiveInt = 8
+    """Networks that learn side by side and are averaged."""
+    width: PositiveInt = 64
+    """Units of each of the two deep layers."""
+    embedding: PositiveInt = 3
+    """Numbers that stand for a text, at most."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of units left out at each step."""
+    learning_rate: PositiveFloat = 0.003
+    """Highest step size."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """What weights lose at each step, in step sizes."""
+    batch_size: PositiveInt = 256
+    """Examples of a step."""
+    n_epochs: PositiveInt = 24
+    """Times that every example is seen."""
+    most_steps: PositiveInt = 10_000
+    """Steps at most, however many examples there are."""
+
+
 class ModelConfig(Config):
     """How the model of one target is fitted."""
 
@@ -27,6 +50,8 @@ class ModelConfig(Config):
     """What the trees correct: the rate of all, or a logistic regression on everything, which needs fewer examples."""
     trees: BoosterConfig = TREES
     """LightGBM's settings."""
+    network: NetworkConfig | None = None
+    """A challenger on the same features, kept with the share in which it helps the trees; absent: none is fitted."""
 
 
 class LimitsConfig(Config):

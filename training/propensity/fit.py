@@ -15,13 +15,11 @@ from features.sessions import ItemWeek, Person, week_of
 from features.targets import Examples, Target, Unit, instant
 from features.units import UNITS
 from serving.artifact import Draft, Json
-from serving.propensity import Scoring
 from serving.regression import Regression
 from serving.schema import SessionRequest
-from serving.trees import Trees
-from training.propensity import boosting, drift, logistic
-from training.propensity.boosting import Boosted
+from training.propensity import drift, learning, logistic
 from training.propensity.config import ModelConfig, PropensityConfig
+from training.propensity.learning import Learned
 from training.propensity.slices import slices
 from training.propensity.sufficiency import sufficiency
 
@@ -39,7 +37,7 @@ class TargetFit:
     target: Target
     unit: Unit
     encoder: Encoder
-    boosted: Boosted
+    learned: Learned
     rules: Mapping[str, Regression]
     base_rate: float
     sufficiency: Json
@@ -54,7 +52,7 @@ class TargetFit:
         levels = self.encoder.levels
         described = [{"name": n, "words": words[n], "levels": levels.get(n)} for n in self.encoder.names]
         draft.json(f"{name}.features", described)
-        draft.text(f"{name}.model", self.boosted.text)
+        draft.text(f"{name}.model", self.learned.text)
         draft.array(f"{name}.percentiles", self.percentiles)
         draft.json(f"{name}.profile", self.profile)
         keys = {key: self.asked[key].cast(pa.string()).to_pylist() for key in self.unit.keys}
@@ -62,19 +60,22 @@ class TargetFit:
         draft.array(f"{name}.rows", self.encoder.matrix(self.asked))
         for rule, regression in self.rules.items():
             regression.save(draft, f"{name}.{rule}")
-        if self.boosted.start is not None:
-            self.boosted.start.save(draft, f"{name}.start")
+        if self.learned.start is not None:
+            self.learned.start.save(draft, f"{name}.start")
+        if self.learned.network is not None:
+            self.learned.network.save(draft, f"{name}.network")
         for part, content in self.context.items():
             draft.json(f"{name}.{part}", content)
 
     def _facts(self, as_of: datetime) -> Json:
-        calibrator = self.boosted.calibrator
+        calibrator = self.learned.calibrator
         return {
             **self.target.model_dump(),
             "as_of": as_of.isoformat(),
             "base_rate": self.base_rate,
             "calibrator": {"kind": calibrator.kind, "coefficients": calibrator.coefficients},
-            "starts_from_regression": self.boosted.start is not None,
+            "starts_from_regression": self.learned.start is not None,
+            "network_share": self.learned.share,
             "sufficiency": self.sufficiency,
         }
 
@@ -91,7 +92,7 @@ class PropensityModel:
     @property
     def metrics(self) -> dict[str, float]:
         found = {
-            f"{name}.{key}": value for name, fit in self.fits.items() for key, value in fit.boosted.metrics.items()
+            f"{name}.{key}": value for name, fit in self.fits.items() for key, value in fit.learned.metrics.items()
         }
         return found | {"n_targets_absent": len(self.absent)}
 
@@ -112,17 +113,18 @@ def _golden(name: str, fit: TargetFit) -> Json:
     return {"target": name, "user_ids": [*user_ids[:: max(1, len(user_ids) // 5)][:5], "nobody we know"]}
 
 
-def fit(past: Engine, as_of: datetime, config: PropensityConfig) -> PropensityModel:
+def fit(past: Engine, as_of: datetime, config: PropensityConfig, device: str = "cpu") -> PropensityModel:
     """Fit every target that the past can teach.
 
     past : what was known at ``as_of``
+    device : on which networks are fitted, "cpu" or "cuda"
     Raises UserError when it can teach none, with the first target's reason.
     """
     fits: dict[str, TargetFit] = {}
     absent: dict[str, str] = {}
     for name, target in config.targets.items():
         try:
-            fits[name] = fit_target(past, as_of, target, config.model(name))
+            fits[name] = fit_target(past, as_of, target, config.model(name), device)
         except UserError as error:
             absent[name] = str(error)
     if not fits:
@@ -130,7 +132,7 @@ def fit(past: Engine, as_of: datetime, config: PropensityConfig) -> PropensityMo
     return PropensityModel(as_of, fits, absent)
 
 
-def fit_target(past: Engine, as_of: datetime, target: Target, config: ModelConfig) -> TargetFit:
+def fit_target(past: Engine, as_of: datetime, target: Target, config: ModelConfig, device: str = "cpu") -> TargetFit:
     """Fit one target on examples whose outcomes were certain at the cut-off.
 
     Raises UserError when there are too few of them.
@@ -142,15 +144,15 @@ def fit_target(past: Engine, as_of: datetime, target: Target, config: ModelConfi
     parts = slices(examples)
     encoder = Encoder.fitted(examples.table, list(unit.numbers), list(unit.texts))
     rows = encoder.matrix(examples.table)
-    boosted = boosting.fit(rows, examples.outcome, parts, encoder.n_levels, config)
+    learned = learning.fit(rows, examples.outcome, parts, encoder.n_levels, config, device)
     asked = unit.present(past, target, as_of)
     scored = encoder.matrix(asked) if asked.num_rows else rows[parts.calibrating]
-    probability = Scoring(Trees.from_text(boosted.text), boosted.start, boosted.calibrator).probabilities(scored)
+    probability = learned.scoring().probabilities(scored)
     return TargetFit(
         target=target,
         unit=unit,
         encoder=encoder,
-        boosted=boosted,
+        learned=learned,
         rules=_rules(rows, examples, encoder, unit),
         base_rate=float(examples.outcome.mean()),
         sufficiency=sufficiency(examples, parts),

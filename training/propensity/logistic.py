@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from serving.calibration import sigmoid
-from serving.regression import Floats, Regression, spread
+from serving.regression import Regression
+from serving.scales import Floats, Scales, spread
 
 PENALTY = 1.0
 """Weight of the squared coefficients, in examples."""
@@ -22,7 +23,9 @@ def fit(rows: Floats, outcome: NDArray[np.bool_], columns: Sequence[int], n_leve
     columns : those to use
     n_levels : of every feature, 0 for a number
     """
-    blank = _blank(rows, np.array(columns), np.array(n_levels)[list(columns)])
+    texts = [column for column in columns if n_levels[column]]
+    scales = fitted_scales(rows, [column for column in columns if not n_levels[column]])
+    blank = Regression(scales, np.array(texts, int), np.array([n_levels[text] for text in texts], int), np.zeros(0))
     functions = blank.functions(rows)
 
     def loss_and_gradient(coefficients: Floats) -> tuple[float, Floats]:
@@ -32,14 +35,14 @@ def fit(rows: Floats, outcome: NDArray[np.bool_], columns: Sequence[int], n_leve
         return float(loss) / len(z), (functions.T @ (sigmoid(z) - outcome) + PENALTY * penalised) / len(z)
 
     found = minimize(loss_and_gradient, np.zeros(functions.shape[1]), jac=True, method="L-BFGS-B")
-    return Regression(blank.columns, blank.n_levels, blank.fill, blank.centre, blank.scale, found.x)
+    return Regression(scales, blank.texts, blank.n_levels, found.x)
 
 
-def _blank(rows: Floats, columns: NDArray[np.int64], n_levels: NDArray[np.int64]) -> Regression:
-    """A regression that knows its scales and no coefficients."""
+def fitted_scales(rows: Floats, columns: Sequence[int]) -> Scales:
+    """The centre and spread of numbers, a missing one standing at the median."""
     known = np.ma.masked_invalid(rows[:, columns])
     fill = np.ma.median(known, axis=0).filled(0.0)  # type: ignore[no-untyped-call]
     told = spread(np.where(known.mask, fill, rows[:, columns]))
     centre, spreads = told.mean(axis=0), told.std(axis=0)
     varies = spreads > LEAST_SPREAD * np.maximum(1.0, np.abs(centre))
-    return Regression(columns, n_levels, fill, centre, np.where(varies, spreads, 1.0), np.zeros(0))
+    return Scales(np.array(columns, int), fill, centre, np.where(varies, spreads, 1.0))

@@ -27,6 +27,10 @@ class Slices(NamedTuple):
     before: NDArray[np.bool_]
     calibrating: NDArray[np.bool_]
 
+    @property
+    def everything(self) -> NDArray[np.bool_]:
+        return np.ones(len(self.calibrating), np.bool_)
+
 
 def slices(examples: Examples) -> Slices:
     """Cut examples so that a slice is used at an instant only if all its outcomes were certain then.

@@ -22,7 +22,7 @@ from serving.pooled import Pooled, relative
 from training.device import Device
 from training.recommend.cross_entropy import Negatives, of_cosines
 from training.recommend.pooled import PooledConfig
-from training.recommend.schedule import cosine
+from training.schedule import cosine
 
 START = 0.02
 """Deviation of the vectors at the start."""

@@ -33,9 +33,9 @@ from training.device import Device
 from training.recommend import cross_entropy, onnx_graph
 from training.recommend.cross_entropy import Negatives, of_cosines
 from training.recommend.encoder import Encoder
-from training.recommend.schedule import cosine
 from training.recommend.sequence import SequenceConfig
 from training.recommend.tapes import laid, stretches
+from training.schedule import cosine
 
 PAIRS_AT_ONCE = 2**23
 """So many events within sight of one another are read at once where nothing is learned."""
