@@ -24,6 +24,8 @@ NUMBERS = {
     "mean_days_between_orders": "orders every {} days",
     "longest_days_between_orders": "at most {} days between two orders",
     "share_of_longer_gaps": "{} of earlier pauses were longer than this one",
+    "share_of_units_returned": "{} of the units bought in 364 days were returned",
+    "share_of_lines_at_discount": "{} of the order lines of 364 days were bought below the item's usual price",
     "days_since_last_visit": "visited {} days ago",
     "n_views_28d": "{} item views in 28 days",
     "n_carts_28d": "{} items put in the cart in 28 days",

@@ -46,6 +46,7 @@ NUMBERS = {
     "item_purchases_4w": "latest item bought {} times in four weeks",
     "item_purchases_1w": "latest item bought {} times in a week",
     "price_over_past_price": "latest item costs {} times what it did in four weeks",
+    "item_on_hand": "{} of the latest item in stock before this week",
     "hour_of_day": "hour {} of the day (UTC)",
     "day_of_week": "day {} of the week",
     "is_known_customer": "known as a customer: {}",
@@ -133,13 +134,14 @@ class Item(NamedTuple):
 
 
 class ItemWeek(NamedTuple):
-    """What happened to an item in the four weeks before the present one: a row of ``item_weeks.sql``."""
+    """What happened to an item in the four weeks before the present one, and what was left: of ``item_weeks.sql``."""
 
     n_views_4w: int
     n_carts_4w: int
     n_purchases_4w: int
     n_purchases_1w: int
     mean_price_4w: float | None
+    on_hand: float | None
 
 
 def week_of(known_us: int) -> int:
@@ -289,6 +291,7 @@ class Visit:
             self.cart_value,
             *(week[:4] if week else (nan, nan, nan, nan)),
             self.last_price / past_price if self.last_price is not None and past_price else nan,
+            nan if week is None or week.on_hand is None else week.on_hand,
             us_of_day // _HOUR_US,
             (days + 4) % 7 + 1,
             int(self.is_known_customer),

@@ -16,7 +16,7 @@ _OF_VISIT = ("user_id", "user_pseudo_id", "source", "medium", "campaign", "devic
 class Visits:
     """What was known of people and items when the model was trained; files begin with the target's name.
 
-    ``TARGET.items.json`` (item_id, category, price, and the five columns of ``ItemWeek``, null without any) and
+    ``TARGET.items.json`` (item_id, category, price, and the six columns of ``ItemWeek``, null without any) and
     ``TARGET.people.json`` (person_id and the columns of ``Person``), ``TARGET.owners.json`` (device_id, person_id).
     """
 

@@ -49,12 +49,37 @@ def customer_features(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
         {"person_id": person, "age_days": min(age_days(line, as_of) for line in lines), "lines": lines}
         for (person, _), lines in grouped(named(known, "purchase"), "person_id", "transaction_id").items()
     ]
+    year = within([event for event in known if event["event_name"] in ("purchase", "refund")], 364, as_of)
+    usual, traded = _usual_prices(named(year, "purchase")), grouped(year, "person_id")
     recent = grouped((order for order in orders if order["age_days"] <= 364), "person_id")
     visits = grouped((event for event in known if event["event_timestamp"] >= as_of - timedelta(days=28)), "person_id")
     return [
-        {"person_id": person, **_bought(mine), **_visited(visits.get((person,), []), as_of)}
+        {
+            "person_id": person,
+            **_bought(mine),
+            **_shares(traded.get((person,), []), usual),
+            **_visited(visits.get((person,), []), as_of),
+        }
         for (person,), mine in recent.items()
     ]
+
+
+def _usual_prices(lines: list[Row]) -> dict[str, float]:
+    paid = grouped((line for line in lines if line["price"] is not None), "item_id")
+    return {
+        item: round(sum(line["price"] for line in sold), 6) / len(sold) for (item,), sold in paid.items() if sold[1:]
+    }
+
+
+def _shares(traded: list[Row], usual: dict[str, float]) -> Row:
+    lines, refunds = named(traded, "purchase"), named(traded, "refund")
+    units, returned = (sum(event["quantity"] for event in events) for events in (lines, refunds))
+    priced = [line for line in lines if line["price"] is not None and line["item_id"] in usual]
+    below = [line for line in priced if line["price"] < 0.99 * usual[line["item_id"]]]
+    return {
+        "share_of_units_returned": min(returned, units) / units if units else None,
+        "share_of_lines_at_discount": len(below) / len(priced) if priced else None,
+    }
 
 
 def purchase_days(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:

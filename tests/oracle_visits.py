@@ -14,7 +14,7 @@ def item_weeks(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
     known = [{**event, "week": _week(known_at(event))} for event in shop["events"] if known_at(event) < as_of]
     of_items = grouped((event for event in known if event["item_id"]), "item_id")
     return [
-        {"item_id": item, "week": week, **_four_weeks(events, week)}
+        {"item_id": item, "week": week, **_four_weeks(events, week), "on_hand": _on_hand(shop, as_of, item, week)}
         for (item,), events in of_items.items()
         for week in {event["week"] + ahead for event in events for ahead in range(1, 5)}
     ]
@@ -30,6 +30,19 @@ def _four_weeks(events: list[Row], week: int) -> Row:
         "n_purchases_1w": len([event for event in named(past, "purchase") if event["week"] == week - 1]),
         "mean_price_4w": sum(prices) / len(prices) if prices else None,
     }
+
+
+def _on_hand(shop: Shop, as_of: datetime, item: str, week: int) -> float | None:
+    noted = [
+        row
+        for row in shop.get("stock", [])
+        if row["item_id"] == item
+        and row["on_hand"] is not None
+        and row["date"] < as_of.date()
+        and (days_since_1970(row["date"]) + 3) // 7 < week
+    ]
+    places = grouped(noted, "location_id").values()
+    return sum(max(rows, key=lambda row: row["date"])["on_hand"] for rows in places) if noted else None
 
 
 def _week(at: datetime) -> int:

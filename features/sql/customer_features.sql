@@ -1,5 +1,8 @@
 -- One row per person who bought in the last 364 days before $as_of: recency, frequency, money, cadence and browsing.
 -- Nothing counts a whole history: totals grow with the age of the shop's data and mislead a model fitted earlier.
+-- A refund need not name the order that it undoes, so the units of a year's refunds are divided by those of its purchases.
+-- What is usual is the mean price that was paid, for the catalogue holds the price of today; a line is at a discount only
+-- from 1 % below it on, lest the rounding of a price that never changed makes one. An item sold once has no usual price.
 with orders as (
     select
         person_id,
@@ -44,6 +47,32 @@ bought as (
     from paced
     group by person_id
 ),
+traded as (
+    select person_id, event_name, item_id, quantity, price
+    from known_events
+    where event_name in ('purchase', 'refund')
+        and unix_date(cast(cast($as_of as timestamp) as date)) - unix_date(cast(event_timestamp as date)) <= 364
+),
+usual_prices as (
+    select item_id, round(sum(price), 6) / cast(count(price) as double) as usual_price
+    from traded
+    where event_name = 'purchase'
+    group by item_id
+    having count(price) > 1
+),
+shares as (
+    select
+        person_id,
+        least(
+            sum(case when event_name = 'refund' then quantity else 0.0 end),
+            sum(case when event_name = 'purchase' then quantity else 0.0 end)
+        ) / nullif(sum(case when event_name = 'purchase' then quantity else 0.0 end), 0.0) as share_of_units_returned,
+        avg(case when event_name = 'purchase' then cast(price < 0.99 * usual_price as double) end)
+            as share_of_lines_at_discount
+    from traded
+    left join usual_prices on traded.item_id = usual_prices.item_id
+    group by person_id
+),
 visited as (
     select
         person_id,
@@ -56,8 +85,11 @@ visited as (
 )
 select
     bought.*,
+    shares.share_of_units_returned,
+    shares.share_of_lines_at_discount,
     cast(visited.age_days as bigint) as days_since_last_visit,
     cast(coalesce(visited.n_views, 0) as bigint) as n_views_28d,
     cast(coalesce(visited.n_carts, 0) as bigint) as n_carts_28d
 from bought
+left join shares on bought.person_id = shares.person_id
 left join visited on bought.person_id = visited.person_id

@@ -165,6 +165,7 @@ select
     item_weeks.n_purchases_4w as item_purchases_4w,
     item_weeks.n_purchases_1w as item_purchases_1w,
     last_price / nullif(item_weeks.mean_price_4w, 0.0) as price_over_past_price,
+    item_weeks.on_hand as item_on_hand,
     cast(extract(hour from known_at) as bigint) as hour_of_day,
     cast(mod(unix_date(cast(known_at as date)) + 4, 7) + 1 as bigint) as day_of_week,
     cast(case when person_id <> seen.visitor_id or user_id is not null then 1 else 0 end as bigint) as is_known_customer,

@@ -97,6 +97,27 @@ def test_pace():
     assert found["share_of_longer_gaps"] == pytest.approx(1 / 3)
 
 
+def test_what_was_returned():
+    bought = [row(10, quantity=3.0), row(400, quantity=9.0), row(20, "bob")]
+    returned = [row(5, name="refund", order="credit note"), row(0.5, name="refund", late_days=1)]
+    assert features_of(bought)["share_of_units_returned"] == 0
+    assert features_of(bought + returned)["share_of_units_returned"] == pytest.approx(1 / 3)
+    assert features_of([*bought, row(5, name="refund", quantity=4.0)])["share_of_units_returned"] == 1
+
+
+def test_what_was_bought_at_a_discount():
+    paid = [row(days, "bob", price=2.0) for days in range(30, 40)]
+    ann = [row(10, price=1.5), row(5, price=2.0), row(3, item="bought once", price=1.0), row(2, price=None)]
+    assert features_of(paid + ann)["share_of_lines_at_discount"] == 1 / 2
+    assert features_of(paid + ann, "bob")["share_of_lines_at_discount"] == 0
+    assert features_of(ann[2:])["share_of_lines_at_discount"] is None
+
+
+def test_a_price_that_never_changes_is_no_discount():
+    paid = [row(days, price=0.1) for days in range(1, 30)]
+    assert features_of(paid)["share_of_lines_at_discount"] == 0
+
+
 def test_a_single_order_has_no_pace():
     found = features_of([row(5)])
     assert found["mean_days_between_orders"] is found["longest_days_between_orders"] is None

@@ -23,8 +23,8 @@ few = settings(max_examples=15, deadline=None)
 
 
 @pytest.fixture(scope="module")
-def shop(duckdb_shop: Engine, items: pa.Table, campaign_touches: pa.Table) -> Engine:
-    return duckdb_shop.bind(items=items, campaign_touches=campaign_touches)
+def shop(duckdb_shop: Engine, items: pa.Table, campaign_touches: pa.Table, stock: pa.Table) -> Engine:
+    return duckdb_shop.bind(items=items, campaign_touches=campaign_touches, stock=stock)
 
 
 def known_at(events: pa.Table, as_of: datetime) -> pa.ChunkedArray:

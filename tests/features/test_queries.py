@@ -38,8 +38,8 @@ def demand() -> pa.Table:
 
 
 @pytest.fixture(scope="session")
-def tiny(events: pa.Table, items: pa.Table, campaign_touches: pa.Table) -> dict[str, pa.Table]:
-    return {"events": events, "items": items, "campaign_touches": campaign_touches}
+def tiny(events: pa.Table, items: pa.Table, campaign_touches: pa.Table, stock: pa.Table) -> dict[str, pa.Table]:
+    return {"events": events, "items": items, "campaign_touches": campaign_touches, "stock": stock}
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +50,7 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pa.Table]:
         "events": whole(contract.EVENTS, folder / "events"),
         "items": whole(contract.ITEMS, folder / "items.parquet"),
         "offers": whole(contract.OFFERS, folder / "offers.parquet"),
+        "stock": whole(contract.STOCK, folder / "stock.parquet"),
     }
 
 

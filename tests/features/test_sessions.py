@@ -65,13 +65,22 @@ def assert_fold_equals_batch(log: Engine, as_of: datetime) -> int:
     return len(set(zip(batch["visitor_id"].to_pylist(), batch["started_us"].to_pylist(), strict=True)))
 
 
-def test_fold_equals_batch_in_the_tiny_shop(duckdb_shop: Engine, events: pa.Table, items: pa.Table) -> None:
-    assert_fold_equals_batch(duckdb_shop.bind(events=events, items=items), AS_OF)
+@pytest.fixture(scope="session")
+def tiny_shop(duckdb_shop: Engine, events: pa.Table, items: pa.Table, stock: pa.Table) -> Engine:
+    return duckdb_shop.bind(events=events, items=items, stock=stock)
+
+
+def test_fold_equals_batch_in_the_tiny_shop(tiny_shop: Engine) -> None:
+    assert_fold_equals_batch(tiny_shop, AS_OF)
 
 
 def test_fold_equals_batch_on_ten_thousand_visits(duckdb_shop: Engine, tmp_path: Path) -> None:
     write(tmp_path, n_events=56_000, seed=3)
-    tables = {"events": (contract.EVENTS, "events"), "items": (contract.ITEMS, "items.parquet")}
+    tables = {
+        "events": (contract.EVENTS, "events"),
+        "items": (contract.ITEMS, "items.parquet"),
+        "stock": (contract.STOCK, "stock.parquet"),
+    }
     read = {
         name: pa.concat_tables([empty(table), pq.read_table(tmp_path / path)], promote_options="permissive").select(
             empty(table).column_names
@@ -94,10 +103,8 @@ def test_fold_equals_batch_on_rees46(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @settings(max_examples=15)
 @given(since=st.datetimes(datetime(2024, 1, 20), datetime(2024, 5, 10)))
-def test_visits_from_a_moment_on_are_what_they_are_in_the_whole_log(
-    duckdb_shop: Engine, events: pa.Table, items: pa.Table, since: datetime
-) -> None:
-    assert_the_same_from(duckdb_shop.bind(events=events, items=items), since.replace(tzinfo=UTC))
+def test_visits_from_a_moment_on_are_what_they_are_in_the_whole_log(tiny_shop: Engine, since: datetime) -> None:
+    assert_the_same_from(tiny_shop, since.replace(tzinfo=UTC))
 
 
 def assert_the_same_from(log: Engine, since: datetime) -> None:
@@ -114,11 +121,11 @@ def assert_the_same_from(log: Engine, since: datetime) -> None:
 
 @settings(max_examples=15)
 @given(cut=st.datetimes(datetime(2024, 1, 20), datetime(2024, 5, 10)))
-def test_what_follows_changes_no_feature(duckdb_shop: Engine, events: pa.Table, items: pa.Table, cut: datetime) -> None:
+def test_what_follows_changes_no_feature(tiny_shop: Engine, cut: datetime) -> None:
     """Every row at a moment is the same whether or not the log goes on after it."""
-    log, at = duckdb_shop.bind(events=events, items=items), cut.replace(tzinfo=UTC)
+    at = cut.replace(tzinfo=UTC)
     known = ["event_id", "person_id", "item_id", "n_purchases", "started_us", *NUMBERS, *TEXTS]
-    whole, part = session_progress(log, FIRST_INSTANT, AS_OF), session_progress(before(log, at), FIRST_INSTANT, AS_OF)
+    whole, part = (session_progress(log, FIRST_INSTANT, AS_OF) for log in (tiny_shop, before(tiny_shop, at)))
     early = whole.slice(0, part.num_rows)
     assert early["known_at"][-1].as_py() < cut if part.num_rows else True
     for name in known:
@@ -193,6 +200,35 @@ def test_a_visit_of_a_hundred_thousand_events_stays_exact() -> None:
         visit = fold.update(event(number / 100, session_id="s", item_id=f"i{number % 100}"))
     assert visit is not None
     assert (visit.n_events, len(visit.events_of_item)) == (100_000, 100)
+
+
+@pytest.mark.parametrize(
+    ("day", "place", "on_hand"),
+    [
+        (datetime(2024, 1, 7), "south", 9.0),
+        (datetime(2024, 1, 8), "south", 4.0),
+        (datetime(2024, 1, 7), "north", 5.0),
+        (datetime(2023, 12, 30), "north", 4.0),
+    ],
+    ids=["of a second place", "dated within the week", "later at the place", "earlier at the place"],
+)
+def test_stock_is_the_last_that_was_noted_before_the_week(
+    engine: Engine, day: datetime, place: str, on_hand: float
+) -> None:
+    seen = {"event_id": "e", "event_name": "view_item", "user_id": "u", "item_id": "i"}
+    noted = [(datetime(2023, 12, 31), "north", 4.0), (day, place, 5.0)]
+    rows = [{"item_id": "i", "location_id": at, "date": on.date(), "on_hand": units} for on, at, units in noted]
+    shop = engine.bind(
+        events=pa.Table.from_pylist(
+            [{**seen, "event_timestamp": datetime(2024, 1, 3)}], schema=empty(contract.EVENTS).schema
+        ),
+        stock=pa.Table.from_pylist(rows, schema=empty(contract.STOCK).schema),
+    )
+    weeks = shop.query("item_weeks", as_of=AS_OF)
+    monday = week_of(int(datetime(2024, 1, 8, tzinfo=UTC).timestamp() * 1e6))
+    assert weeks.filter(pc.field("week") == monday)["on_hand"].to_pylist() == [on_hand]
+    without = shop.bind(stock=empty(contract.STOCK)).query("item_weeks", as_of=AS_OF)
+    assert without["on_hand"].null_count == without.num_rows == weeks.num_rows
 
 
 def test_a_week_begins_on_monday() -> None:

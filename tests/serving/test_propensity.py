@@ -111,7 +111,7 @@ def artifact(customers, booster, regression, visits, tmp_path_factory):
     seen += [{"name": n, "words": w, "levels": [*EVENT_NAMES] if n == "event_name" else []} for n, w in TEXTS.items()]
     write(draft, "session", "session", seen, visits, np.empty((0, len(seen))), {"visitor_id": []}, Calibrator())
     items = {"item_id": ["i"], "category": ["food"], "price": [2.0]}
-    weeks = ("n_views_4w", "n_carts_4w", "n_purchases_4w", "n_purchases_1w", "mean_price_4w")
+    weeks = ("n_views_4w", "n_carts_4w", "n_purchases_4w", "n_purchases_1w", "mean_price_4w", "on_hand")
     draft.json("session.items", items | {name: [4] for name in weeks})
     totals = {"n_visits": [3], "n_orders": [1], "spend": [9.0], "ordered_us": [0], "seen_us": [0]}
     draft.json("session.people", {"person_id": ["ann"], **totals, "transaction_id": ["t"]})
