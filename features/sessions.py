@@ -99,7 +99,7 @@ def resumed(engine: Engine, since: datetime, as_of: datetime) -> Engine:
     weeks = engine.select("select * from item_weeks where week >= $week", as_of=as_of, week=week)
     people = engine.query("people", as_of=since)
     running = engine.bind(item_weeks=weeks, people_before=people)
-    return running.narrow({"events": "select * from running_events"}, since=since)
+    return running.narrow({"events": "select * from running_events"}, since=since, as_of=as_of)
 
 
 class Event(NamedTuple):

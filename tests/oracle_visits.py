@@ -49,17 +49,18 @@ def _week(at: datetime) -> int:
     return (days_since_1970(at.date()) + 3) // 7
 
 
-def running_events(shop: Shop, since: datetime, **_: Any) -> list[Row]:
-    running = {_visit(event) for event in shop["events"] if known_at(event) >= since}
+def running_events(shop: Shop, as_of: datetime, since: datetime, **_: Any) -> list[Row]:
+    known = [event for event in shop["events"] if known_at(event) < as_of]
+    running = {_visit(event) for event in known if known_at(event) >= since}
     visitors = {visitor for visitor, _ in running}
     logins: dict[str, Row] = {}
-    for event in sorted(filter(_is_timely, shop["events"]), key=lambda event: (known_at(event), event["event_id"])):
+    for event in sorted(filter(_is_timely, known), key=lambda event: (known_at(event), event["event_id"])):
         if event["user_id"] and known_at(event) < since and _visit(event)[0] in visitors:
             logins[_visit(event)[0]] = event
     told = {event["event_id"] for event in logins.values()}
     return [
         event
-        for event in shop["events"]
+        for event in known
         if event["event_id"] in told
         or (_visit(event) in running if event["session_id"] else known_at(event) >= since - timedelta(days=1))
     ]

@@ -1,6 +1,6 @@
--- The events of every visit that goes on at $since or begins later, and of each device the last login before $since: what
--- visits that begin from then on are computed from, beside the totals of people until then. Without a session_id a visit
--- goes on at $since if its device was seen in the day before.
+-- The events before $as_of of every visit that goes on at $since or begins later, and of each device the last login
+-- before $since: what visits that begin from then on are computed from, beside the totals of people until then. Without a
+-- session_id a visit goes on at $since if its device was seen in the day before.
 with told as (
     select
         coalesce(user_pseudo_id, user_id) as visitor_id,
@@ -11,6 +11,7 @@ with told as (
         coalesce(received_at, event_timestamp) <= event_timestamp + interval 30 minutes and event_name <> 'refund'
             as is_of_a_visit
     from events
+    where greatest(event_timestamp, coalesce(received_at, event_timestamp)) < cast($as_of as timestamp)
 ),
 running as (
     select distinct visitor_id, session_id
@@ -29,10 +30,13 @@ from events
 left join running
     on coalesce(events.user_pseudo_id, events.user_id) = running.visitor_id and events.session_id = running.session_id
 left join logins on events.event_id = logins.event_id
-where running.visitor_id is not null
-    or logins.event_id is not null
-    or (
-        events.session_id is null
-        and greatest(event_timestamp, coalesce(received_at, event_timestamp))
-            >= cast($since as timestamp) - interval 1 day
+where greatest(event_timestamp, coalesce(received_at, event_timestamp)) < cast($as_of as timestamp)
+    and (
+        running.visitor_id is not null
+        or logins.event_id is not null
+        or (
+            events.session_id is null
+            and greatest(event_timestamp, coalesce(received_at, event_timestamp))
+                >= cast($since as timestamp) - interval 1 day
+        )
     )

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import assert_same_rows, parameters
+from oracles import answer, assert_same_rows
 
 from features.engine import QUERIES, Engine
 from features.windows import before
@@ -57,9 +57,9 @@ def assert_only_the_known_counts(shop: Engine, events: pa.Table, name: str, as_o
     whole = shop.bind(events=events)
     known = shop.bind(events=events.filter(known_at(events, as_of)))
     assert known.select("select count(*) as n from events").to_pylist() != [{"n": 0}]
-    answer = known.query(name, **parameters(as_of))
-    assert_same_rows(whole.query(name, **parameters(as_of)), answer)
-    assert_same_rows(before(whole, as_of).query(name, **parameters(as_of)), answer)
+    found = answer(known, name, as_of)
+    assert_same_rows(answer(whole, name, as_of), found)
+    assert_same_rows(answer(before(whole, as_of), name, as_of), found)
 
 
 @each_query
@@ -71,7 +71,7 @@ def test_later_events_change_nothing(
     later = [moved(events, column, as_of + delay) for column in ("event_timestamp", "received_at")]
     more = shop.bind(events=pa.concat_tables([events, *later]))
     as_it_was = shop.bind(events=events)
-    assert_same_rows(more.query(name, **parameters(as_of)), as_it_was.query(name, **parameters(as_of)))
+    assert_same_rows(answer(more, name, as_of), answer(as_it_was, name, as_of))
 
 
 @each_query
@@ -81,7 +81,7 @@ def test_earlier_events_do_change_something(shop: Engine, events: pa.Table, name
     more = shop.bind(events=pa.concat_tables([events, earlier]))
     as_it_was = shop.bind(events=events)
     with pytest.raises(AssertionError):
-        assert_same_rows(more.query(name, **parameters(as_of)), as_it_was.query(name, **parameters(as_of)))
+        assert_same_rows(answer(more, name, as_of), answer(as_it_was, name, as_of))
 
 
 def test_what_a_touch_was_known_by_never_changes(shop: Engine, events: pa.Table) -> None:

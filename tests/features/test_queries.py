@@ -9,14 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sqlglot
-from oracles import ORACLES, assert_same_rows, expected, parameters
+from oracles import ORACLES, answer, assert_same_rows, expected
 
 from features import contract
 from features.customers import customer_features
 from features.demand import panel
 from features.engine import QUERIES, SQL_FOLDER, Engine, empty
 from features.seeded.tables import write
-from features.sessions import resumed
 from features.windows import time_window
 
 CUTOFFS = [datetime(2024, 3, 1, tzinfo=UTC), datetime(2024, 4, 10, 13, 30, tzinfo=UTC)]
@@ -135,13 +134,6 @@ def test_of_two_events_at_one_instant_the_greater_id_is_the_later(engine: Engine
     assert persons["person_id"].to_pylist() == ["b"]
     assert visited.query("sessions", as_of=CUTOFFS[0])["medium"].to_pylist() == ["b"]
     assert visited.query("item_features", as_of=CUTOFFS[0])["last_price"].to_pylist() == [float(ord("b"))]
-
-
-def answer(engine: Engine, name: str, as_of: datetime) -> pa.Table:
-    asked = parameters(as_of)
-    if name == "session_progress":
-        engine = resumed(engine, asked["since"], as_of)
-    return engine.query(name, **asked)
 
 
 def assert_equals_oracle(engine: Engine, tables: dict[str, pa.Table], name: str, as_of: datetime) -> None:
