@@ -62,8 +62,12 @@ def campaigns(log: Engine, as_of: datetime, target: Target, config: UpliftConfig
 
 
 def _treated(examples: Examples) -> NDArray[np.bool_]:
+    if not len(examples):
+        raise UserError(
+            "no campaign touch has a horizon that is over: map a table campaign_touches, wait, or lower horizon_days"
+        )
     told = examples.table["treated"]
-    if not len(examples) or told.null_count:
+    if told.null_count:
         raise UserError(
             f"{told.null_count} of {len(examples)} campaign touches whose horizon is over do not say who was treated: "
             "give every touch `treated`, false for customers held out at random"

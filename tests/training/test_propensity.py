@@ -285,6 +285,19 @@ def test_customers_who_have_not_bought_for_long_are_not_asked(window):
     assert ids == sorted(ids)
 
 
+def test_guests_teach_but_are_in_no_audience(window):
+    events = log()
+    guest = pc.is_in(events["user_id"], pa.array(["u000", "u001"]))
+    devices, nobody = pc.if_else(guest, events["user_id"], None), pc.if_else(guest, None, events["user_id"])
+    events = events.set_column(events.column_names.index("user_id"), "user_id", nobody)
+    unnamed = shop(events.append_column("user_pseudo_id", devices))
+    target, config = CONFIG.targets["repurchase"], ONE.model("repurchase")
+    found, all_named = (fit.fit_target(before(each, AS_OF), AS_OF, target, config) for each in (unnamed, window.past))
+    assert found.learned.metrics["n_examples"] == all_named.learned.metrics["n_examples"]
+    left_out = set(all_named.asked["person_id"].to_pylist()) - set(found.asked["person_id"].to_pylist())
+    assert left_out == {"u000", "u001"}
+
+
 def test_trees_may_start_from_a_regression(window):
     config = ModelConfig(trees=TREES, span_days=150, start="regression")
     found = fit.fit_target(window.past, AS_OF, CONFIG.targets["repurchase"], config)

@@ -145,7 +145,7 @@ def fit_target(past: Engine, as_of: datetime, target: Target, config: ModelConfi
     encoder = Encoder.fitted(examples.table, list(unit.numbers), list(unit.texts))
     rows = encoder.matrix(examples.table)
     learned = learning.fit(rows, examples.outcome, parts, encoder.n_levels, config, device)
-    asked = unit.present(past, target, as_of)
+    asked = _customers_of(unit.present(past, target, as_of), unit.keys[0], past, as_of)
     scored = encoder.matrix(asked) if asked.num_rows else rows[parts.calibrating]
     probability = learned.scoring().probabilities(scored)
     return TargetFit(
@@ -161,6 +161,12 @@ def fit_target(past: Engine, as_of: datetime, target: Target, config: ModelConfi
         profile=drift.profile(rows, encoder.names, encoder.n_levels),
         context=_visit_context(past, as_of) if target.unit == "session" else {},
     )
+
+
+def _customers_of(asked: pa.Table, key: str, past: Engine, as_of: datetime) -> pa.Table:
+    """Without guests: somebody known by a device alone can teach, but nobody can write to them."""
+    known = past.select("select distinct user_id from known_events where user_id is not null", as_of=as_of)
+    return asked.filter(pc.is_in(asked[key], value_set=known["user_id"].combine_chunks()))
 
 
 def _newest(examples: Examples, most: int) -> Examples:
