@@ -104,8 +104,10 @@ def train(
     with speaker.progress(f"train {task}", 5) as steps:
         trained = pipeline.train(found, of, chosen, on, _instant(until), windows, steps)
     show_rows(speaker, f"{found.name}.{task} version {trained.version}, held-out windows", trained.rows, of.gate)
+    for name, why in trained.absent.items():
+        speaker.say(f"without {name}: {why}")
     speaker.say(f"registered as {found.name}.{task} version {trained.version}")
-    speaker.result({"version": trained.version, "rows": trained.rows})
+    speaker.result({"version": trained.version, "rows": trained.rows, "absent": trained.absent})
 
 
 @app.command()

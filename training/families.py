@@ -1,7 +1,7 @@
 """The three families of models behind one interface: how each is configured, fitted, judged and gated."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -56,6 +56,8 @@ class Family:
     higher_is_better: bool
     recipe: Callable[[Json, Json], Json] = operator.or_
     """A version's configuration and another's question -> the configuration with which it answers that."""
+    absent: Callable[[Any], Mapping[str, str]] = lambda _: {}
+    """What of a model was asked for and could not be fitted, each with why."""
 
     def load(self, artifact: Any) -> Scorer:  # noqa: ANN401
         return LOADERS[self.task](artifact)
@@ -99,6 +101,7 @@ def _propensity() -> Family:
         gate=evaluation.GATE,
         higher_is_better=False,
         recipe=config.recipe,
+        absent=lambda model: model.absent,
     )
 
 

@@ -5,7 +5,7 @@ that judgement, so what is promoted is both fresh and measured. An interruption 
 artifacts are whole only with their manifest, versions exist only once registered.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,10 +30,11 @@ Announce = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A registered version and how it was judged."""
+    """A registered version, how it was judged, and what it had to do without, with why."""
 
     version: str
     rows: list[Row]
+    absent: Mapping[str, str]
 
 
 def train(
@@ -67,7 +68,7 @@ def train(
         run_id = tracking.record(shop, family.task, artifact, config, rows, model.metrics, device)
         announce("register")
         version = tracking.register(shop, family.task, run_id)
-    return Trained(version, rows)
+    return Trained(version, rows, family.absent(model))
 
 
 def backtest(

@@ -56,6 +56,15 @@ def test_a_worse_version_is_refused_with_exit_3(run, tmp_path: Path) -> None:
     assert "worse than the champion's" in out
 
 
+def test_a_target_that_cannot_be_fitted_is_named_with_why(run, tmp_path: Path) -> None:
+    asked = 'unit = "user"\nhorizon_days = 7\n'
+    text = f"window_days = 7\n[targets.again]\n{asked}[targets.returns]\nevent = 'refund'\n{asked}"
+    (tmp_path / "two.toml").write_text(text)
+    status, out, _ = run("train", "propensity", "--shop", "seeded", "--config", str(tmp_path / "two.toml"))
+    assert status == 0
+    assert "without returns: of " in out
+
+
 def test_a_versions_configuration_is_evaluated_on_any_split(run) -> None:
     run("train", "recommend", "--shop", "seeded", *FAST)
     status, out, _ = run(
