@@ -101,7 +101,7 @@ class Unit(Protocol):
         """Those asked within [since, until), from what was known when each was asked.
 
         step : time between two moments at which units that have no moment of their own are asked
-        most : moments older than are needed for so many examples are not asked at
+        most : moments older than are needed for about so many examples are not asked at
         """
 
     def present(self, log: Engine, target: Target, as_of: datetime) -> pa.Table:

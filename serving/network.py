@@ -45,10 +45,17 @@ class Network:
         return np.concatenate([np.empty(0), *map(self._block, blocks)])
 
     def contributions(self, rows: Floats) -> Floats:
-        """What each feature adds to the log-odds against its usual value; float64, shape (n, n_features)."""
-        whole, usual = self.log_odds(rows), np.full(rows.shape[1], np.nan)
+        """What each feature adds to the log-odds against its usual value; float64, shape (n, n_features).
+
+        Usual are the median of a number and the most frequent level of a text.
+        """
+        n_features = rows.shape[1]
+        usual = np.zeros(n_features)
         usual[self.scales.columns] = self.scales.fill
-        return np.column_stack([whole - self.log_odds(_with(rows, *each)) for each in enumerate(usual)])
+        changed = np.repeat(rows[:, None, :], n_features, axis=1)
+        changed[:, range(n_features), range(n_features)] = usual
+        without = self.log_odds(changed.reshape(-1, n_features)).reshape(len(rows), n_features)
+        return self.log_odds(rows)[:, None] - without
 
     def _block(self, rows: Floats) -> Floats:
         x = self._inputs(rows)
@@ -101,9 +108,3 @@ def _linear(layer: Layer, x: Weights) -> Weights:
 
 def _layer(artifact: Artifact, name: str, layer: str) -> Layer:
     return artifact.array(f"{name}.{layer}.weight"), artifact.array(f"{name}.{layer}.bias")
-
-
-def _with(rows: Floats, column: int, value: float) -> Floats:
-    changed = rows.copy()
-    changed[:, column] = value
-    return changed

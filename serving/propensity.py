@@ -8,7 +8,6 @@ from math import log, log1p
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from features.encoding import Encoder
 from features.errors import UserError
@@ -17,13 +16,12 @@ from serving.artifact import Artifact, Json
 from serving.calibration import Calibrator, sigmoid
 from serving.network import Network, mixed
 from serving.regression import Regression
+from serving.scales import Floats
 from serving.trees import Trees
 from serving.visits import Visits
 
 N_REASONS = 3
 N_CATEGORIES = 10
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +121,9 @@ class TargetModel:
 
     def unknown(self) -> Json:
         """The answer about somebody of whom nothing is known."""
-        reason = f"no order known in the {self.eligible_days} days before {self.as_of[:10]}: the average of customers"
+        reason = (
+            f"no customer who ordered in the {self.eligible_days} days before {self.as_of[:10]}: the average of all"
+        )
         percentile = float(self.percentiles(np.array([self.base_rate]))[0])
         return {"probability": self.base_rate, "percentile": percentile, "tier": "base_rate", "reasons": [reason]}
 

@@ -29,9 +29,9 @@ class Scales:
         rows : float64, shape (n, n_features), NaN where a value is missing
         """
         numbers = rows[:, self.columns]
-        missing = np.isnan(numbers)
+        missing = ~np.isfinite(numbers)
         distance = (spread(np.where(missing, self.fill, numbers)) - self.centre) / self.scale
-        return np.stack([distance, missing], axis=2).reshape(len(rows), -1)
+        return np.stack([distance, missing], axis=2).reshape(len(rows), 2 * len(self.columns))
 
     def save(self, draft: Draft, name: str) -> None:
         for field in self.__slots__:

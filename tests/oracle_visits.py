@@ -53,11 +53,14 @@ def running_events(shop: Shop, as_of: datetime, since: datetime, **_: Any) -> li
     known = [event for event in shop["events"] if known_at(event) < as_of]
     running = {_visit(event) for event in known if known_at(event) >= since}
     visitors = {visitor for visitor, _ in running}
-    logins: dict[str, Row] = {}
+    owners: dict[str, str] = {}
+    told = set()
     for event in sorted(filter(_is_timely, known), key=lambda event: (known_at(event), event["event_id"])):
-        if event["user_id"] and known_at(event) < since and _visit(event)[0] in visitors:
-            logins[_visit(event)[0]] = event
-    told = {event["event_id"] for event in logins.values()}
+        visitor = _visit(event)[0]
+        if event["user_id"] and known_at(event) < since and visitor in visitors:
+            if owners.get(visitor) != event["user_id"]:
+                told.add(event["event_id"])
+            owners[visitor] = event["user_id"]
     return [
         event
         for event in known

@@ -4,8 +4,8 @@
 
 Each step runs in a process of its own on a seeded shop; ``--memory`` is what DuckDB may hold. ``windowed`` is the one
 with a target: six windowed features per person over 10 million events in at most 10 s and 2 GB. ``visits`` are the
-features of every visit after every event, written to a file; ``newest_visits`` those of the two million events that a
-model is taught with. The last line is one JSON object.
+features of every visit after every event, written to a file; ``newest_visits`` those since the midnight after which two
+million events lie, from which a model takes its examples. The last line is one JSON object.
 """
 
 import argparse

@@ -107,6 +107,31 @@ def test_visits_from_a_moment_on_are_what_they_are_in_the_whole_log(tiny_shop: E
     assert_the_same_from(tiny_shop, since.replace(tzinfo=UTC))
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_it_does_not_matter_where_a_log_of_shared_devices_is_resumed(engine: Engine, seed: int) -> None:
+    """Devices change hands, visits go on across the moment, orders have lines, events come late or never in a session."""
+    rng = np.random.default_rng(seed)
+    at = np.sort(rng.integers(0, 4 * 24 * 60, 80)).tolist()
+    rows = [
+        {
+            "event_id": f"e{number}",
+            "event_name": rng.choice(["page_view", "login", "purchase", "refund"], p=[0.4, 0.3, 0.2, 0.1]),
+            "event_timestamp": datetime(2024, 2, 1) + timedelta(minutes=minute),
+            "received_at": datetime(2024, 2, 1) + timedelta(minutes=minute + int(rng.choice([0, 0, 10, 90]))),
+            "user_pseudo_id": str(rng.choice(["d", "e"])),
+            "user_id": rng.choice([None, "ann", "bob"], p=[0.5, 0.3, 0.2]),
+            "session_id": rng.choice([None, "s0", "s1", "s2", "s3"]),
+            "item_id": "i",
+            "transaction_id": f"t{rng.integers(4)}",
+            "price": float(rng.integers(1, 9)),
+        }
+        for number, minute in enumerate(at)
+    ]
+    log = engine.bind(events=pa.Table.from_pylist(rows, schema=empty(contract.EVENTS).schema))
+    for hours in (1, 30, 50, 80):
+        assert_the_same_from(log, datetime(2024, 2, 1, tzinfo=UTC) + timedelta(hours=hours))
+
+
 def assert_the_same_from(log: Engine, since: datetime) -> None:
     whole, part = (session_progress(log, begins, AS_OF) for begins in (FIRST_INSTANT, since))
     whole = whole.filter(pc.field("started_us") >= int(since.timestamp() * 1e6))

@@ -185,7 +185,7 @@ def test_the_batch_table_is_the_answers(scorer):
 def test_an_unknown_customer_gets_the_base_rate_and_is_told_so(scorer):
     (score,) = scores(scorer, "nobody")
     assert (score["tier"], score["probability"]) == ("base_rate", 0.4)
-    assert score["reasons"] == ["no order known in the 91 days before 2024-06-03: the average of customers"]
+    assert score["reasons"] == ["no customer who ordered in the 91 days before 2024-06-03: the average of all"]
     assert scores(scorer, "u0")[0]["tier"] == "model"
 
 

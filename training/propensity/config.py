@@ -30,7 +30,7 @@ class NetworkConfig(Config):
     batch_size: PositiveInt = 256
     """Examples of a step."""
     n_epochs: PositiveInt = 24
-    """Times that every example is seen."""
+    """Times that every example is seen, at most."""
     most_steps: PositiveInt = 10_000
     """Steps at most, however many examples there are."""
 

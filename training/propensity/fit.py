@@ -145,7 +145,7 @@ def fit_target(past: Engine, as_of: datetime, target: Target, config: ModelConfi
     encoder = Encoder.fitted(examples.table, list(unit.numbers), list(unit.texts))
     rows = encoder.matrix(examples.table)
     learned = learning.fit(rows, examples.outcome, parts, encoder.n_levels, config, device)
-    asked = _customers_of(unit.present(past, target, as_of), unit.keys[0], past, as_of)
+    asked = _customers_of(past, unit.present(past, target, as_of), unit.keys[0])
     scored = encoder.matrix(asked) if asked.num_rows else rows[parts.calibrating]
     probability = learned.scoring().probabilities(scored)
     return TargetFit(
@@ -163,9 +163,11 @@ def fit_target(past: Engine, as_of: datetime, target: Target, config: ModelConfi
     )
 
 
-def _customers_of(asked: pa.Table, key: str, past: Engine, as_of: datetime) -> pa.Table:
+def _customers_of(past: Engine, asked: pa.Table, key: str) -> pa.Table:
     """Without guests: somebody known by a device alone can teach, but nobody can write to them."""
-    known = past.select("select distinct user_id from known_events where user_id is not null", as_of=as_of)
+    if not asked.num_rows:
+        return asked
+    known = past.select("select distinct user_id from events where user_id is not null")
     return asked.filter(pc.is_in(asked[key], value_set=known["user_id"].combine_chunks()))
 
 

@@ -68,8 +68,8 @@ def fit(
     """
     learner, held = Learner(config, n_levels), outcome[parts.calibrating]
 
-    def beside(chosen: Bools, network: NetworkConfig | None) -> Network | None:
-        return _network(rows[chosen], outcome[chosen], n_levels, network, device) if network else None
+    def beside(chosen: Bools, asked: NetworkConfig | None) -> Network | None:
+        return _network(rows[chosen], outcome[chosen], n_levels, asked, device)
 
     boosted = learner.stopped_early(rows, outcome, parts.fitting, parts.stopping)
     n_trees = boosted.trees.best_iteration
@@ -113,7 +113,11 @@ def _log_loss(log_odds: Floats, outcome: Bools) -> float:
     return float(calibration.log_loss(sigmoid(log_odds), outcome).mean())
 
 
-def _network(rows: Floats, outcome: Bools, n_levels: Sequence[int], config: NetworkConfig, device: str) -> Network:
+def _network(
+    rows: Floats, outcome: Bools, n_levels: Sequence[int], config: NetworkConfig | None, device: str
+) -> Network | None:
+    if config is None:
+        return None
     from training.propensity import network  # torch takes seconds to import, and most targets ask for none
 
     return network.fit(rows, outcome, n_levels, config, device)

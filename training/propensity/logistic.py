@@ -40,9 +40,12 @@ def fit(rows: Floats, outcome: NDArray[np.bool_], columns: Sequence[int], n_leve
 
 def fitted_scales(rows: Floats, columns: Sequence[int]) -> Scales:
     """The centre and spread of numbers, a missing one standing at the median."""
-    known = np.ma.masked_invalid(rows[:, columns])
-    fill = np.ma.median(known, axis=0).filled(0.0)  # type: ignore[no-untyped-call]
-    told = spread(np.where(known.mask, fill, rows[:, columns]))
+    numbers = rows[:, columns]
+    known = np.isfinite(numbers)
+    fill = np.array(
+        [np.median(each[which]) if which.any() else 0.0 for each, which in zip(numbers.T, known.T, strict=True)]
+    )
+    told = spread(np.where(known, numbers, fill))
     centre, spreads = told.mean(axis=0), told.std(axis=0)
     varies = spreads > LEAST_SPREAD * np.maximum(1.0, np.abs(centre))
     return Scales(np.array(columns, int), fill, centre, np.where(varies, spreads, 1.0))
