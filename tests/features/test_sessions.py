@@ -108,8 +108,8 @@ def test_visits_from_a_moment_on_are_what_they_are_in_the_whole_log(tiny_shop: E
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_it_does_not_matter_where_a_log_of_shared_devices_is_resumed(engine: Engine, seed: int) -> None:
-    """Devices change hands, visits go on across the moment, orders have lines, events come late or never in a session."""
+def test_it_does_not_matter_where_a_log_of_shared_devices_is_resumed(duckdb_shop: Engine, seed: int) -> None:
+    """Devices change hands, visits go on across the moment, orders have lines, events come late or in no session."""
     rng = np.random.default_rng(seed)
     at = np.sort(rng.integers(0, 4 * 24 * 60, 80)).tolist()
     rows = [
@@ -127,7 +127,7 @@ def test_it_does_not_matter_where_a_log_of_shared_devices_is_resumed(engine: Eng
         }
         for number, minute in enumerate(at)
     ]
-    log = engine.bind(events=pa.Table.from_pylist(rows, schema=empty(contract.EVENTS).schema))
+    log = duckdb_shop.bind(events=pa.Table.from_pylist(rows, schema=empty(contract.EVENTS).schema))
     for hours in (1, 30, 50, 80):
         assert_the_same_from(log, datetime(2024, 2, 1, tzinfo=UTC) + timedelta(hours=hours))
 
