@@ -52,7 +52,7 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measured(options.measure, options.memory)))
     else:
-        report([row for n_events in options.events for row in rows(n_events, options.only, options.memory)])
+        report(row for n_events in options.events for row in rows(n_events, options.only, options.memory))
 
 
 def rows(n_events: int, names: Sequence[str], memory: str) -> Iterator[dict[str, object]]:
@@ -136,13 +136,17 @@ def windowed() -> str:
     )
 
 
-def report(found: list[dict[str, object]]) -> None:
+def report(measures: Iterator[dict[str, object]]) -> None:
+    """Each row as it is found: the larger shops take hours."""
     print(f"{'events':>12} {'step':<20}{'seconds':>9}{'cpu_s':>9}{'peak_gb':>9}{'rows':>12}")
-    for row in found:
+    found = []
+    for row in measures:
         print(
             f"{row['n_events']:>12,} {row['query']:<20}{row['seconds']:>9}{row['cpu_s']:>9}{row['peak_gb']:>9}"
-            f"{row['n_rows']:>12,}"
+            f"{row['n_rows']:>12,}",
+            flush=True,
         )
+        found.append(row)
     print(json.dumps({"rows": found, "target": {"query": "windowed", "seconds": TARGET_SECONDS, "gb": TARGET_GB}}))
 
 
