@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import Parameter, ParameterList
 from torch.nn.functional import binary_cross_entropy_with_logits, dropout, relu
@@ -56,7 +57,7 @@ def fit(
 ) -> Network:
     """Minimise each member's log loss with AdamW, the step size along a cosine.
 
-    The same seed gives the same members on one kind of processor.
+    The same seed gives the same members on one kind of processor, whatever the number of its cores.
 
     rows : float64, shape (n, n_features), NaN where a value is missing
     n_levels : of every feature, 0 for a number
@@ -66,7 +67,7 @@ def fit(
     scales = fitted_scales(rows, [column for column, n in enumerate(n_levels) if not n])
     numbers, at = (torch.from_numpy(each).to(device) for each in inputs(scales, texts, rows))
     target = torch.from_numpy(outcome.astype(np.float32)).to(device)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), threadpool_limits(1):  # products so small wait ten times as long for a second thread
         torch.manual_seed(SEED)
         network = DeepCross(numbers.shape[1], [n_levels[text] for text in texts], config).to(device)
         optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
