@@ -78,6 +78,15 @@ def eligible(customers: pa.Table, eligible_days: int) -> pa.Table:
     return customers.filter(pc.field("days_since_last_order") <= eligible_days)
 
 
+def without_guests(log: Engine, as_of: datetime, rows: pa.Table, key: str) -> pa.Table:
+    """The rows of people with a customer's id: a guest, known by a device alone, can teach but not be written to.
+
+    key : the column that names a person
+    """
+    customers = log.select("select distinct user_id from dated_events where user_id is not null", as_of=as_of)
+    return rows.filter(pc.is_in(rows[key], value_set=customers["user_id"].combine_chunks()))
+
+
 def did(log: Engine, event: str, since: datetime, until: datetime, person_ids: Sequence[str]) -> NDArray[np.bool_]:
     """Whether each person did something within [since, until), as known at ``until``; a refund undoes nothing.
 

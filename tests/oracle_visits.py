@@ -49,6 +49,11 @@ def _week(at: datetime) -> int:
     return (days_since_1970(at.date()) + 3) // 7
 
 
+def dated_events(shop: Shop, as_of: datetime, **_: Any) -> list[Row]:
+    known = [event for event in shop["events"] if known_at(event) < as_of]
+    return [{**e, "visitor_id": _visit(e)[0], "known_at": known_at(e), "is_of_a_visit": _is_timely(e)} for e in known]
+
+
 def running_events(shop: Shop, as_of: datetime, since: datetime, **_: Any) -> list[Row]:
     known = [event for event in shop["events"] if known_at(event) < as_of]
     running = {_visit(event) for event in known if known_at(event) >= since}

@@ -33,7 +33,15 @@ from oracle_kpis import (
     weekly_activity,
 )
 from oracle_rows import Row, known_events
-from oracle_visits import device_owners, item_weeks, people, running_events, session_progress, visit_events
+from oracle_visits import (
+    dated_events,
+    device_owners,
+    item_weeks,
+    people,
+    running_events,
+    session_progress,
+    visit_events,
+)
 
 from features.engine import Engine
 from features.sessions import resumed
@@ -68,6 +76,7 @@ ORACLES: dict[str, Callable[..., list[Row]]] = {
         category_outcomes,
         category_features,
         touch_responses,
+        dated_events,
         device_owners,
         item_weeks,
         visit_events,

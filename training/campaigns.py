@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from features.customers import without_guests
 from features.encoding import Encoder
 from features.engine import Engine
 from features.errors import UserError
@@ -53,7 +54,7 @@ def campaigns(log: Engine, as_of: datetime, target: Target, config: UpliftConfig
     judged = _learnt(examples.take(earlier), treated[earlier], config)
     of_later = judged.uplift(examples.take(later).table)
     rows = uplift_rows(judged.model.name, "time", of_later, treated[later], examples.outcome[later])
-    asked = TOUCHES.present(log, target, as_of)
+    asked = without_guests(log, as_of, TOUCHES.present(log, target, as_of), "user_id")
     promised = _learnt(examples, treated, config).uplift(asked)
     audience = pa.table({"user_id": asked["user_id"], "uplift": promised}).sort_by(
         [("uplift", "descending"), ("user_id", "ascending")]

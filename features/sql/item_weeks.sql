@@ -5,16 +5,14 @@
 with weekly as (
     select
         item_id,
-        cast(floor((unix_date(cast(greatest(event_timestamp, coalesce(received_at, event_timestamp)) as date)) + 3) / 7)
-            as bigint) as week,
+        cast(floor((unix_date(cast(known_at as date)) + 3) / 7) as bigint) as week,
         sum(case when event_name = 'view_item' then 1 else 0 end) as n_views,
         sum(case when event_name = 'add_to_cart' then 1 else 0 end) as n_carts,
         sum(case when event_name = 'purchase' then 1 else 0 end) as n_purchases,
         sum(price) as sum_of_prices,
         count(price) as n_prices
-    from events
-    where greatest(event_timestamp, coalesce(received_at, event_timestamp)) < cast($as_of as timestamp)
-        and item_id is not null
+    from dated_events
+    where item_id is not null
     group by 1, 2
 ),
 ahead as (

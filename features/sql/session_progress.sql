@@ -111,16 +111,13 @@ seen as (
 ),
 late as (
     select
-        coalesce(user_pseudo_id, user_id) as visitor_id,
+        visitor_id,
         session_id,
         unix_micros(min(event_timestamp)) as bought_us,
-        unix_micros(min(received_at)) as told_us
-    from events
-    where event_name = 'purchase'
-        and received_at > event_timestamp + interval 30 minutes
-        and received_at < cast($as_of as timestamp)
-        and session_id is not null
-    group by coalesce(user_pseudo_id, user_id), session_id
+        unix_micros(min(known_at)) as told_us
+    from dated_events
+    where event_name = 'purchase' and not is_of_a_visit and session_id is not null
+    group by visitor_id, session_id
 )
 select
     seen.visitor_id,

@@ -1,29 +1,26 @@
--- The events that visits are made of, before $as_of, in the order in which they became known. One that came more than 30
--- minutes late was not seen while its visit ran; a refund is nothing that a visitor does. A visit is the source's
+-- The events that visits are made of, before $as_of, in the order in which they became known. A visit is the source's
 -- session_id of a device or, without one, ends with a pause of more than 30 minutes (n_pauses counts them). Who a device
 -- belongs to is what was known at each event.
 with timely as (
     select
-        coalesce(user_pseudo_id, user_id) as visitor_id,
+        visitor_id,
         session_id,
         event_id,
         event_name,
-        greatest(event_timestamp, coalesce(received_at, event_timestamp)) as known_at,
+        known_at,
         user_id,
-        events.item_id,
+        dated_events.item_id,
         items.item_category,
         transaction_id,
         coalesce(quantity, 1.0) as quantity,
-        coalesce(events.price, items.price) as unit_price,
+        coalesce(dated_events.price, items.price) as unit_price,
         source,
         medium,
         campaign,
         device_category
-    from events
-    left join items on events.item_id = items.item_id
-    where greatest(event_timestamp, coalesce(received_at, event_timestamp)) < cast($as_of as timestamp)
-        and coalesce(received_at, event_timestamp) <= event_timestamp + interval 30 minutes
-        and event_name <> 'refund'
+    from dated_events
+    left join items on dated_events.item_id = items.item_id
+    where is_of_a_visit
 ),
 told as (
     select

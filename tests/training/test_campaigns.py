@@ -26,6 +26,7 @@ def rows(seed=0):
     rng = np.random.default_rng(seed)
     orders, sent = [], []
     for day in range(28, 224, 28):
+        orders += [("guest", day)]
         lately = rng.random(N_CUSTOMERS) < 0.5
         treated = rng.random(N_CUSTOMERS) < 0.5
         answered = rng.random(N_CUSTOMERS) < 0.15 + 0.4 * (lately & treated)
@@ -42,7 +43,8 @@ def shop(duckdb_shop: Engine, treated=lambda given: given) -> Engine:
             "event_id": f"e{number}",
             "event_name": "purchase",
             "event_timestamp": FIRST_DAY + timedelta(days=day),
-            "user_id": user,
+            "user_id": user if user.startswith("u") else None,
+            "user_pseudo_id": user,
             "item_id": "i",
             "transaction_id": f"t{number}",
             "price": 5.0,
@@ -81,9 +83,10 @@ def test_later_campaigns_show_that_the_order_is_worth_something(learnt) -> None:
     assert found["uplift_at_100pct"].value == pytest.approx(0.2, abs=0.06)
 
 
-def test_everybody_is_in_the_audience_the_most_moved_first(learnt) -> None:
+def test_every_customer_and_no_guest_is_in_the_audience_the_most_moved_first(learnt) -> None:
     uplift = learnt.audience["uplift"].to_pylist()
     assert learnt.audience.num_rows == N_CUSTOMERS
+    assert "guest" not in learnt.audience["user_id"].to_pylist()
     assert uplift == sorted(uplift, reverse=True)
     assert "held out" in learnt.verdict
 

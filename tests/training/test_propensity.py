@@ -18,6 +18,7 @@ from features.units import UNITS
 from features.windows import before, time_window
 from serving.artifact import Artifact, Draft, replay, verified
 from serving.propensity import PropensityScorer
+from serving.trees import Trees
 from training import classification
 from training.classification import METRICS
 from training.config import CONFIG_FOLDER, BoosterConfig, configurations, load_config
@@ -189,11 +190,11 @@ def test_the_artifact_answers_as_it_did_at_export(artifact):
 def test_what_comes_after_the_cut_off_does_not_reach_the_fit(engine, model):
     def texts(engine):
         found = fit.fit(before(engine, AS_OF), AS_OF, CONFIG)
-        return {name: each.learned.text for name, each in found.fits.items()}
+        return {name: each.learned.boosted.text for name, each in found.fits.items()}
 
     known = log().filter(pc.less(log()["event_timestamp"], pa.scalar(AS_OF.replace(tzinfo=None))))
     sent = touches().filter(pc.less(touches()["sent_at"], pa.scalar(AS_OF.replace(tzinfo=None))))
-    fitted = {name: each.learned.text for name, each in model.fits.items()}
+    fitted = {name: each.learned.boosted.text for name, each in model.fits.items()}
     assert texts(engine) == texts(shop(known, sent)) == fitted
 
 
@@ -207,8 +208,8 @@ def test_shuffled_outcomes_teach_nothing(window, name):
     encoder = Encoder.fitted(found.table, list(UNITS[target.unit].numbers), list(UNITS[target.unit].texts))
     learner = Learner(CONFIG.model(name), encoder.n_levels)
     rows, held = encoder.matrix(found.table), shuffled[parts.calibrating]
-    boosted = learner.fit(rows[parts.before], shuffled[parts.before], 50)
-    levels, level_of = classification.levels(boosted.log_odds(rows[parts.calibrating]))
+    trees = Trees.from_text(learner.fit(rows[parts.before], shuffled[parts.before], 50).text)
+    levels, level_of = classification.levels(trees.predict(rows[parts.calibrating]))
     auc = classification.auc(levels, *classification.counts(level_of, held, len(levels)))
     assert auc == pytest.approx(0.5, abs=4 * np.sqrt(len(held) / (12 * held.sum() * (~held).sum())))
 
@@ -301,7 +302,7 @@ def test_guests_teach_but_are_in_no_audience(window):
 def test_trees_may_start_from_a_regression(window):
     config = ModelConfig(trees=TREES, span_days=150, start="regression")
     found = fit.fit_target(window.past, AS_OF, CONFIG.targets["repurchase"], config)
-    assert found.learned.start is not None
+    assert found.learned.boosted.start is not None
     assert found.learned.metrics["calibration_log_loss"] < 0.6
 
 

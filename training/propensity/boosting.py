@@ -19,15 +19,11 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Boosted:
-    """Trees, and the regression whose log-odds they correct; None: they start from the rate."""
+    """Trees as text, how many, and the regression whose log-odds they correct; None: they start from the rate."""
 
-    trees: lightgbm.Booster
+    text: str
+    n_trees: int
     start: Regression | None
-
-    def log_odds(self, rows: Floats) -> Floats:
-        """float64, shape (n,)."""
-        corrected = np.asarray(self.trees.predict(rows, raw_score=True))
-        return corrected if self.start is None else corrected + self.start.log_odds(rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +36,8 @@ class Learner:
     def fit(self, rows: Floats, outcome: Bools, n_trees: int) -> Boosted:
         start = self._start(rows, outcome)
         data = self._dataset(rows, outcome, start)
-        return Boosted(lightgbm.train(self.config.trees.of_outcomes(len(rows)), data, n_trees), start)
+        trees = lightgbm.train(self.config.trees.of_outcomes(len(rows)), data, n_trees)
+        return Boosted(trees.model_to_string(), n_trees, start)
 
     def stopped_early(self, rows: Floats, outcome: Bools, fitting: Bools, stopping: Bools) -> Boosted:
         """Trees in the number that did best on a slice on which they were not fitted."""
@@ -54,7 +51,7 @@ class Learner:
             valid_names=["stopping"],
             callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
         )
-        return Boosted(trees, start)
+        return Boosted(trees.model_to_string(), trees.best_iteration, start)
 
     def _start(self, rows: Floats, outcome: Bools) -> Regression | None:
         if self.config.start == "rate":

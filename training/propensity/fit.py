@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features.customers import without_guests
 from features.encoding import Encoder
 from features.engine import Engine
 from features.errors import UserError
@@ -52,7 +53,7 @@ class TargetFit:
         levels = self.encoder.levels
         described = [{"name": n, "words": words[n], "levels": levels.get(n)} for n in self.encoder.names]
         draft.json(f"{name}.features", described)
-        draft.text(f"{name}.model", self.learned.text)
+        draft.text(f"{name}.model", self.learned.boosted.text)
         draft.array(f"{name}.percentiles", self.percentiles)
         draft.json(f"{name}.profile", self.profile)
         keys = {key: self.asked[key].cast(pa.string()).to_pylist() for key in self.unit.keys}
@@ -60,8 +61,8 @@ class TargetFit:
         draft.array(f"{name}.rows", self.encoder.matrix(self.asked))
         for rule, regression in self.rules.items():
             regression.save(draft, f"{name}.{rule}")
-        if self.learned.start is not None:
-            self.learned.start.save(draft, f"{name}.start")
+        if self.learned.boosted.start is not None:
+            self.learned.boosted.start.save(draft, f"{name}.start")
         if self.learned.network is not None:
             self.learned.network.save(draft, f"{name}.network")
         for part, content in self.context.items():
@@ -74,7 +75,7 @@ class TargetFit:
             "as_of": as_of.isoformat(),
             "base_rate": self.base_rate,
             "calibrator": {"kind": calibrator.kind, "coefficients": calibrator.coefficients},
-            "starts_from_regression": self.learned.start is not None,
+            "starts_from_regression": self.learned.boosted.start is not None,
             "network_share": self.learned.share,
             "sufficiency": self.sufficiency,
         }
@@ -145,7 +146,7 @@ def fit_target(past: Engine, as_of: datetime, target: Target, config: ModelConfi
     encoder = Encoder.fitted(examples.table, list(unit.numbers), list(unit.texts))
     rows = encoder.matrix(examples.table)
     learned = learning.fit(rows, examples.outcome, parts, encoder.n_levels, config, device)
-    asked = _customers_of(past, unit.present(past, target, as_of), unit.keys[0])
+    asked = without_guests(past, as_of, unit.present(past, target, as_of), unit.keys[0])
     scored = encoder.matrix(asked) if asked.num_rows else rows[parts.calibrating]
     probability = learned.scoring().probabilities(scored)
     return TargetFit(
@@ -161,14 +162,6 @@ def fit_target(past: Engine, as_of: datetime, target: Target, config: ModelConfi
         profile=drift.profile(rows, encoder.names, encoder.n_levels),
         context=_visit_context(past, as_of) if target.unit == "session" else {},
     )
-
-
-def _customers_of(past: Engine, asked: pa.Table, key: str) -> pa.Table:
-    """Without guests: somebody known by a device alone can teach, but nobody can write to them."""
-    if not asked.num_rows:
-        return asked
-    known = past.select("select distinct user_id from events where user_id is not null")
-    return asked.filter(pc.is_in(asked[key], value_set=known["user_id"].combine_chunks()))
 
 
 def _newest(examples: Examples, most: int) -> Examples:

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serving.calibration import Calibrator, sigmoid
-from serving.network import Network, mixed
+from serving.calibration import Calibrator
+from serving.network import Network
 from serving.propensity import Scoring
-from serving.regression import Regression
 from serving.scales import Floats
 from serving.trees import Trees
 from training import calibration
@@ -22,32 +21,18 @@ SHARES = (0.25, 0.5, 0.75)
 class Learned:
     """What ``serving.propensity.Scoring`` answers with, and what was measured on the slices that chose it.
 
-    text : the trees
     network : None where none was asked for, or it did not help
     share : of the log-odds that the network gives
     """
 
-    text: str
-    start: Regression | None
+    boosted: Boosted
     network: Network | None
     share: float
     calibrator: Calibrator
     metrics: dict[str, float]
 
     def scoring(self) -> Scoring:
-        return Scoring(Trees.from_text(self.text), self.start, self.network, self.share, self.calibrator)
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Trees, and what stands beside them."""
-
-    boosted: Boosted
-    network: Network | None
-
-    def log_odds(self, rows: Floats, share: float) -> Floats:
-        trees = self.boosted.log_odds(rows)
-        return trees if self.network is None else mixed(trees, self.network.log_odds(rows), share)
+        return _scoring(self.boosted, self.network, self.share, self.calibrator)
 
 
 def fit(
@@ -71,28 +56,26 @@ def fit(
     def beside(chosen: Bools, asked: NetworkConfig | None) -> Network | None:
         return _network(rows[chosen], outcome[chosen], n_levels, asked, device)
 
-    boosted = learner.stopped_early(rows, outcome, parts.fitting, parts.stopping)
-    n_trees = boosted.trees.best_iteration
-    first = Pair(boosted, beside(parts.fitting, config.network))
-    share, stopping_loss = _best_share(first, rows[parts.stopping], outcome[parts.stopping])
+    first = learner.stopped_early(rows, outcome, parts.fitting, parts.stopping)
+    challenger = beside(parts.fitting, config.network)
+    share, stopping_loss = _best_share(first, challenger, rows[parts.stopping], outcome[parts.stopping])
     kept = config.network if share else None
 
-    def pair(chosen: Bools) -> Pair:
-        return Pair(learner.fit(rows[chosen], outcome[chosen], n_trees), beside(chosen, kept))
+    def fitted(chosen: Bools) -> tuple[Boosted, Network | None]:
+        return learner.fit(rows[chosen], outcome[chosen], first.n_trees), beside(chosen, kept)
 
-    raw = sigmoid(pair(parts.before).log_odds(rows[parts.calibrating], share))
+    raw = _scoring(*fitted(parts.before), share, Calibrator()).probabilities(rows[parts.calibrating])
     calibrator = calibration.fit(config.calibrator, raw, held)
-    whole = pair(parts.everything)
+    boosted, network = fitted(parts.everything)
     return Learned(
-        text=whole.boosted.trees.model_to_string(),
-        start=whole.boosted.start,
-        network=whole.network,
+        boosted=boosted,
+        network=network,
         share=share,
         calibrator=calibrator,
         metrics={
             "n_examples": len(outcome),
             "n_positives": int(outcome.sum()),
-            "n_trees": n_trees,
+            "n_trees": boosted.n_trees,
             "network_share": share,
             "stopping_log_loss": stopping_loss,
             "calibration_log_loss": calibration.cross_fitted(calibrator.kind, raw, held),
@@ -101,16 +84,18 @@ def fit(
     )
 
 
-def _best_share(pair: Pair, rows: Floats, outcome: Bools) -> tuple[float, float]:
+def _best_share(boosted: Boosted, network: Network | None, rows: Floats, outcome: Bools) -> tuple[float, float]:
     """The network's share of least log loss, 0 without one, and that loss."""
-    shares = (0.0, *SHARES) if pair.network else (0.0,)
-    losses = {share: _log_loss(pair.log_odds(rows, share), outcome) for share in shares}
+    losses = {}
+    for share in (0.0, *SHARES) if network else (0.0,):
+        probability = _scoring(boosted, network, share, Calibrator()).probabilities(rows)
+        losses[share] = float(calibration.log_loss(probability, outcome).mean())
     best = min(losses, key=lambda share: losses[share])
     return best, losses[best]
 
 
-def _log_loss(log_odds: Floats, outcome: Bools) -> float:
-    return float(calibration.log_loss(sigmoid(log_odds), outcome).mean())
+def _scoring(boosted: Boosted, network: Network | None, share: float, calibrator: Calibrator) -> Scoring:
+    return Scoring(Trees.from_text(boosted.text), boosted.start, network, share, calibrator)
 
 
 def _network(
