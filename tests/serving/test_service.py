@@ -120,6 +120,8 @@ def test_a_taken_port_is_refused_with_its_number():
 
 def test_a_free_port_is_not_refused(port):
     launch.require_free("127.0.0.1", port)
+    with socket.create_server(("127.0.0.1", port)) as bound:
+        assert bound.getsockname()[1] == port
 
 
 def test_the_settings_we_ship_are_the_defaults():
