@@ -29,7 +29,8 @@ class Smoothed(NamedTuple):
     """What a method says after a past, and how well it did within it.
 
     ahead : [..., S, H], units, >= 0; the mean of each period
-    squared_error : [..., S], units squared; mean over the known periods, each forecast from those before it
+    squared_error : [..., S], units squared; mean over the known periods, each forecast from those before it and what
+        a method starts from: the mean of the opening, the season of the whole past
     """
 
     ahead: Floats
@@ -89,11 +90,10 @@ def seasonal_naive(demand: Floats, horizon: int, season_length: int, _parameters
 def theta(demand: Floats, horizon: int, season_length: int, parameters: Floats) -> Smoothed:
     """Simple exponential smoothing with half the trend of a straight line, on deseasonalised demand; ``(alpha,)``.
 
-    A series whose season is not significant (90 %) is not deseasonalised.
     Source: Assimakopoulos and Nikolopoulos, "The theta model", IJF 2000, as simplified by Hyndman and Billah, IJF 2003.
     """
     (alpha,) = parameters
-    season = np.where(is_seasonal(demand, season_length)[:, None], season_indices(demand, season_length), 1)
+    season = season_indices(demand, season_length)
     periods = np.arange(demand.shape[1])
     adjusted = demand / season[:, periods % season_length]
     smoothed = _flat(adjusted, _levels(adjusted, alpha), 1)
@@ -153,10 +153,11 @@ class _Kind(NamedTuple):
     without: Callable[[Floats, Floats], Floats]
     share: Callable[[Floats, Floats], Floats]
     index_range: tuple[float, float]
+    neutral: float
 
 
-_ADDED = _Kind(np.add, np.subtract, lambda error, _: error, (-np.inf, np.inf))
-_MULTIPLIED = _Kind(np.multiply, np.divide, lambda error, other: error / np.maximum(other, _TINY), (0.05, 20.0))
+_ADDED = _Kind(np.add, np.subtract, lambda error, _: error, (-np.inf, np.inf), 0.0)
+_MULTIPLIED = _Kind(np.multiply, np.divide, lambda error, other: error / np.maximum(other, _TINY), (0.2, 5.0), 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +202,9 @@ def _best(errors: Floats, groups: NDArray[np.integer] | None) -> NDArray[np.intp
 
 _ALPHAS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8)
 _SLOW_ALPHAS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
-_HOLT = ((0.05, 0.1, 0.2, 0.4, 0.7), (0.0, 0.05, 0.2), (0.8, 0.95))
-_GAMMAS = (0.0, 0.1, 0.3)
+_HOLT = ((0.05, 0.1, 0.2, 0.4, 0.7), (0.0, 0.02), (0.9, 0.98))
+_GAMMAS = (0.0, 0.2, 0.5, 0.8)
+_DECAYS = (0.8, 0.84, 0.88, 0.92, 0.96, 0.98, 0.99, 1.0)
 
 MEMBERS: Mapping[str, Member] = {
     "simple": Member(simple, (_ALPHAS,)),
@@ -218,7 +220,7 @@ MEMBERS: Mapping[str, Member] = {
 
 
 def shrunken_rate(
-    demand: Floats, horizon: int, classes: NDArray[np.integer], decay: float = 0.88, strength: float = 2.0
+    demand: Floats, horizon: int, classes: NDArray[np.integer], decay: float | Floats, strength: float = 2.0
 ) -> Smoothed:
     """Rate of slow sellers: what was sold of late, and ``strength`` periods at the rate of the class.
 
@@ -226,9 +228,26 @@ def shrunken_rate(
     period: the mean of a Gamma-Poisson posterior whose past is discounted. A class without sales has rate 0.
 
     classes : [S], numbers from 0
+    decay : in (0, 1], of all series or [S]
+    strength : periods, > 0
     Source: Harvey and Fernandes, "Time series models for count or qualitative observations", JBES 1989.
     """
     return _flat(demand, _shrunken(demand, classes, decay, strength), horizon)
+
+
+def slow_quantiles(demand: Floats, horizon: int, quantiles: Floats, classes: NDArray[np.integer]) -> Floats:
+    """Quantiles ahead of slow sellers: a negative binomial around ``shrunken_rate``.
+
+    Of each class, the decay is the one of least squared one-step-ahead error.
+
+    quantiles : [Q], ascending, in (0, 1)
+    classes : [S], numbers from 0
+    Returns float64, shape [S, H, Q], units, >= 0, ascending; whole numbers where all that is known of a series is.
+    """
+    errors = np.stack([shrunken_rate(demand, 1, classes, decay).squared_error for decay in _DECAYS])
+    rate = shrunken_rate(demand, horizon, classes, np.array(_DECAYS)[_best(errors, classes)])
+    whole = (np.isnan(demand) | (demand == np.round(demand))).all(axis=1)
+    return count_quantiles(rate.ahead, dispersion(demand, rate.squared_error, classes), quantiles, whole)
 
 
 def dispersion(demand: Floats, squared_error: Floats, classes: NDArray[np.integer], strength: float = 10.0) -> Floats:
@@ -301,18 +320,22 @@ def around(
 
 
 def season_indices(demand: Floats, season_length: int, additive: bool = False) -> Floats:
-    """Mean ratio to, or difference from, the centred mean of a season, [S, M]; 1, or 0, without two seasons.
+    """Mean ratio to, or difference from, the centred mean of a season, [S, M].
+
+    1, or 0, where two seasons are not known, the season is not significant or a ratio leaves the range of 0.2 to 5.
 
     Source: classical decomposition, e.g. Hyndman and Athanasopoulos, "Forecasting: Principles and Practice", 3.4.
     """
-    kind, neutral = (_ADDED, 0.0) if additive else (_MULTIPLIED, 1.0)
+    kind = _ADDED if additive else _MULTIPLIED
     if demand.shape[1] < 2 * season_length or season_length == 1:
-        return np.full((len(demand), season_length), neutral)
+        return np.full((len(demand), season_length), kind.neutral)
     centred = _centred_mean(demand, season_length)
     parts = kind.without(demand, np.where(centred > 0, centred, np.nan))
     phases = np.arange(demand.shape[1]) % season_length
-    indices = np.stack([_mean(parts[:, phases == phase], neutral) for phase in range(season_length)], axis=1)
-    return np.clip(kind.without(indices, indices.mean(axis=1, keepdims=True)), *kind.index_range)
+    indices = np.stack([_mean(parts[:, phases == phase], kind.neutral) for phase in range(season_length)], axis=1)
+    indices = kind.without(indices, np.maximum(indices.mean(axis=1, keepdims=True), kind.index_range[0]))
+    in_range = (indices == np.clip(indices, *kind.index_range)).all(axis=1)
+    return np.where((in_range & is_seasonal(demand, season_length))[:, None], indices, kind.neutral)
 
 
 def is_seasonal(demand: Floats, season_length: int) -> NDArray[np.bool_]:
@@ -379,7 +402,7 @@ def _means(values: Floats, window: NDArray[np.intp] | np.intp) -> Iterator[Float
         yield np.where(n_latest > 0, latest, _ratio(units[:, period], counted[:, period]))
 
 
-def _shrunken(demand: Floats, classes: NDArray[np.integer], decay: float, strength: float) -> Iterator[Floats]:
+def _shrunken(demand: Floats, classes: NDArray[np.integer], decay: float | Floats, strength: float) -> Iterator[Floats]:
     sold, counted = np.zeros(len(demand)), np.zeros(len(demand))
     for units in demand.T:
         yield (strength * _per_class(sold, counted, classes) + sold) / (strength + counted)

@@ -15,6 +15,7 @@ from serving.smoothing import (
     dispersion,
     season_indices,
     shrunken_rate,
+    slow_quantiles,
 )
 
 NAN = math.nan
@@ -113,7 +114,7 @@ def holt_winters(series: list[float], index: list[float], parameters: list[float
             by_level, by_index = (error / old, error / max(base, 1e-9)) if multiplied else (error, error)
             level, trend = level + alpha * by_level, trend + alpha * beta * by_level
             moved = old + gamma * (1 - alpha) * by_index
-            index[period % SEASON] = min(20.0, max(0.05, moved)) if multiplied else moved
+            index[period % SEASON] = min(5.0, max(0.2, moved)) if multiplied else moved
     ahead = []
     for step in range(1, HORIZON + 1):
         base = level + sum(damping**k for k in range(1, step + 1)) * trend
@@ -174,6 +175,16 @@ def test_forecasts_are_finite_and_never_below_zero(name: str, demand: np.ndarray
     assert ahead.shape == (len(demand), HORIZON)
     assert np.isfinite(ahead).all()
     assert (ahead >= 0).all()
+
+
+@every_member
+@settings(max_examples=20, deadline=None)
+@given(demand=panels, units=st.floats(0, 1e6, width=32))
+def test_what_comes_after_the_origin_changes_nothing(name: str, demand: np.ndarray, units: float):
+    later = np.full((len(demand), HORIZON), units, np.float32)
+    past = np.concatenate([demand, later], axis=1)[:, : demand.shape[1]]
+    expected = MEMBERS[name].forecast(demand, HORIZON, SEASON)
+    np.testing.assert_array_equal(MEMBERS[name].forecast(past, HORIZON, SEASON), expected)
 
 
 @every_member
@@ -272,6 +283,22 @@ def test_a_simulated_negative_binomial_is_covered(mean: float, ratio: float, rng
     at_most, below = ((compare(truth, found[:, 0])).mean(axis=0) for compare in (np.less_equal, np.less))
     assert (at_most >= QUANTILES - 0.03).all()
     assert (below <= QUANTILES + 0.03).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(demand=panels)
+def test_quantiles_of_slow_sellers_are_finite_and_ascend(demand: np.ndarray):
+    found = slow_quantiles(demand, HORIZON, QUANTILES, np.arange(len(demand)) % 2)
+    assert found.shape == (len(demand), HORIZON, len(QUANTILES))
+    assert np.isfinite(found).all()
+    assert (found >= 0).all()
+    assert (np.diff(found, axis=-1) >= -1e-9).all()
+
+
+def test_what_fades_is_forecast_from_its_latest_sales():
+    demand = np.tile(np.repeat([6.0, 0.0, 1.0], [30, 10, 30]), (20, 1))
+    found = slow_quantiles(demand, 1, np.array([0.5]), np.zeros(20, int))
+    assert (found == 1).all()
 
 
 def test_demand_in_fractions_is_covered_too(rng: np.random.Generator):
