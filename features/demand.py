@@ -1,208 +1,58 @@
-"""Demand panels, and the features of a forecast: one row per series and horizon step, from the past of an origin alone.
+"""The features of a forecast: one row per series and horizon step, from the past of an origin alone.
 
-Shapes: S series, P past periods, H horizon steps, F features. An origin is the number of periods known: the periods
-before it are its past, period ``origin + h`` is the target of step ``h``.
+Shapes: S series, H horizon steps, F features, G groups. An origin is the number of periods known: the periods before it
+are its past, period ``origin + h`` is the target of step ``h``. Periods in which an item could not be bought are absent
+from every lag, mean and count: sums of units are divided by sums of exposure.
 """
 
-import math
 from dataclasses import dataclass
-from datetime import datetime
+from functools import cached_property
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
-from features.engine import Engine
-from features.errors import UserError
-from features.windows import Frequency, period_start
+from features.panels import PRICES, PROMOTIONS, Floats, Ints, Panel, demand, least
+from features.periods import DAYS, SEASON, YEAR
 
-Floats = NDArray[np.float32]
+LEVEL_WINDOW = {"day": 56, "week": 26, "month": 12}
+ROLLING_WINDOWS = {"day": (7, 14, 28, 91, 364), "week": (2, 4, 8, 13, 52), "month": (2, 3, 6, 12, 24)}
+N_LAGS = {"day": 7, "week": 4, "month": 3}
 
-PERIOD_DAYS = {"day": 1, "week": 7}
-SEASON = {"day": 7, "week": 52}
-LEVEL_WINDOW = {"day": 56, "week": 26}
-ROLLING_WINDOWS = {"day": (7, 14, 28, 91, 364), "week": (2, 4, 8, 13, 52)}
-N_LAGS = {"day": 7, "week": 4}
-
-_MONDAY = np.datetime64("1969-12-29")
-_PROMOTIONS = ("display", "mailer")
 _PROMOTION_WINDOW = 26
+_PROFILE_SEASONS = {"day": 8, "week": 2, "month": 3}
+_AROUND_A_YEAR_AGO = {"day": 3, "week": 1, "month": 0}
 
 
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """Sales per series and period up to a cut-off, with what is planned for the horizon after it.
+@dataclass(frozen=True)
+class Known:
+    """What is known of a panel at an origin.
 
-    item_ids, location_ids : the shop's, length S; location "" is all locations together
-    dates : datetime64[D], shape (P + H,), first day of each period
-    quantity : float32, shape (S, P), units, >= 0, NaN before the first sale
-    revenue : float32, shape (S, P), money, 0 without a sale
-    category : int64, shape (S,), number of the item's second category level, else its first
-    offers : float32, shape (S, P + H) each: price and base_price in money, display and mailer as shares; NaN is unknown
-    min_periods : periods with a sale that a series needs before it is forecast
+    sold, exposure : float32, shape (S, origin), units and shares, 0 where a period does not count
+    level : float32, shape (S, 1), units per period, > 0
     """
 
-    item_ids: tuple[str, ...]
-    location_ids: tuple[str, ...]
-    dates: NDArray[np.datetime64]
-    quantity: Floats
-    revenue: Floats
-    category: NDArray[np.int64]
-    offers: dict[str, Floats]
-    frequency: Frequency
-    min_periods: int
+    panel: Panel
+    origin: int
+
+    @cached_property
+    def sold(self) -> Floats:
+        return np.where(self.exposure > 0, self.panel.sold[:, : self.origin], np.float32(0))
+
+    @cached_property
+    def exposure(self) -> Floats:
+        return self.panel.exposure[:, : self.origin]
+
+    @cached_property
+    def level(self) -> Floats:
+        return level(self.panel, self.origin)[:, None]
+
+    @cached_property
+    def relative(self) -> Floats:
+        """Demand over level, shape (S, origin), NaN where it cannot be said."""
+        return demand(self.panel.sold[:, : self.origin], self.exposure) / self.level
 
     @property
-    def n_periods(self) -> int:
-        return int(self.quantity.shape[1])
-
-    @property
-    def horizon(self) -> int:
-        return len(self.dates) - self.n_periods
-
-    def eligible(self, origin: int) -> NDArray[np.bool_]:
-        """The series, shape (S,), that a forecast at the origin covers: ``min_periods`` sales, pro rata of the past."""
-        n_sales = (self.quantity[:, :origin] > 0).sum(axis=1)
-        enough: NDArray[np.bool_] = n_sales >= self.min_periods * origin / self.n_periods
-        return enough
-
-
-def panel(
-    past: Engine,
-    as_of: datetime,
-    frequency: Frequency,
-    horizon: int,
-    known_future: Engine | None,
-    min_periods: int,
-    by_location: bool = False,
-) -> Panel:
-    """The panel of what was sold in whole periods before ``as_of``.
-
-    known_future : engine whose offers reach into the horizon; None: nothing is planned
-    min_periods : see Panel; series with half as many sales are kept too, as examples of what is not forecast yet
-    Raises UserError when no series was sold in ``min_periods`` periods.
-    """
-    start = period_start(as_of, frequency)
-    days = PERIOD_DAYS[frequency]
-    sold = past.query(
-        "period_demand",
-        as_of=start,
-        period_days=days,
-        by_location=int(by_location),
-        least_periods=_least(min_periods),
-    )
-    end = int((np.datetime64(start.date()) - _MONDAY).astype(np.int64)) // days
-    first = _numbers(sold["period"]).min(initial=end)
-    quantity, revenue = (_filled(sold, name, first, end) for name in ("quantity", "revenue"))
-    if not ((quantity > 0).sum(axis=1) >= min_periods).any():
-        raise UserError(
-            f"no item was sold in {min_periods} {frequency}s before {start:%Y-%m-%d}: "
-            "lower min_periods or ingest more history"
-        )
-    series = sold.take(np.flatnonzero(np.diff(_numbers(sold["series_idx"]), prepend=-1)))
-    plans = [past] if known_future is None else [past, known_future]
-    return Panel(
-        item_ids=tuple(series["item_id"].to_pylist()),
-        location_ids=tuple(series["location_id"].to_pylist()),
-        dates=_MONDAY + days * np.arange(first, end + horizon),
-        quantity=_from_first_sale(quantity),
-        revenue=revenue,
-        category=_numbers(series["category"].combine_chunks().dictionary_encode().indices),
-        offers=_offers(plans, series, days, range(first, end + horizon)),
-        frequency=frequency,
-        min_periods=min_periods,
-    )
-
-
-_SOLD = """
-select series_idx, cast(floor((unix_date(day) + 3) / $period_days) as bigint) as period, sum(quantity) as quantity
-from (
-    select item_id, location_id, date as day, quantity from demand
-    union all
-    select
-        item_id,
-        location_id,
-        cast(event_timestamp as date) as day,
-        case when event_name = 'purchase' then quantity else -quantity end as quantity
-    from known_events
-    where event_name in ('purchase', 'refund') and not exists (select 1 from demand)
-) sold
-join series on sold.item_id = series.item_id
-    and (series.location_id = '' or series.location_id = coalesce(sold.location_id, ''))
-group by series_idx, cast(floor((unix_date(day) + 3) / $period_days) as bigint)
-"""
-
-
-def sales(truth: Engine, end: datetime, of: Panel) -> Floats:
-    """Units that a window's truth sold of a panel's series in the panel's horizon, 0 where it sold none.
-
-    end : first instant that the truth does not hold, UTC
-    Returns float32, shape (S, H), units, >= 0.
-    """
-    days = PERIOD_DAYS[of.frequency]
-    keys = {"series_idx": range(len(of.item_ids)), "item_id": of.item_ids, "location_id": of.location_ids}
-    found = truth.bind(series=pa.table({name: list(column) for name, column in keys.items()})).select(
-        _SOLD, as_of=end, period_days=days
-    )
-    step = _numbers(found["period"]) - (of.dates[of.n_periods] - _MONDAY).astype(np.int64) // days
-    inside = (step >= 0) & (step < of.horizon)
-    units = np.zeros((len(of.item_ids), of.horizon), np.float32)
-    units[_numbers(found["series_idx"])[inside], step[inside]] = np.asarray(found["quantity"])[inside]
-    return np.maximum(units, 0)
-
-
-def _least(min_periods: int) -> int:
-    return math.ceil(min_periods / 2)
-
-
-def _numbers(column: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
-    return np.asarray(column, np.int64)
-
-
-def _filled(sold: pa.Table, name: str, first: int, end: int) -> Floats:
-    series = _numbers(sold["series_idx"])
-    filled = np.zeros((series.max(initial=-1) + 1, end - first), np.float32)
-    filled[series, _numbers(sold["period"]) - first] = np.asarray(sold[name])
-    return filled
-
-
-def _from_first_sale(quantity: Floats) -> Floats:
-    begun = np.logical_or.accumulate(quantity > 0, axis=1)
-    return np.where(begun, quantity, np.float32(np.nan))
-
-
-_OFFERS = """
-select
-    series_idx,
-    cast(floor((unix_date(date) + 3) / $period_days) as bigint) as period,
-    avg(price) as price,
-    avg(base_price) as base_price,
-    avg(display) as display,
-    avg(mailer) as mailer
-from offers
-left join series on offers.item_id = series.item_id
-    and (series.location_id = '' or offers.location_id is null or offers.location_id = series.location_id)
-group by series_idx, cast(floor((unix_date(date) + 3) / $period_days) as bigint)
-"""
-
-
-def _offers(plans: list[Engine], series: pa.Table, days: int, periods: range) -> dict[str, Floats]:
-    found = pa.concat_tables([plan.bind(series=series).select(_OFFERS, period_days=days) for plan in plans])
-    column = _numbers(found["period"]) - periods.start
-    inside = (column >= 0) & (column < len(periods))
-    row = _numbers(found["series_idx"].fill_null(len(series)))[inside]
-    offers = {}
-    for name in ("price", "base_price", *_PROMOTIONS):
-        values = np.full((len(series) + 1, len(periods)), np.nan, np.float32)
-        values[row, column[inside]] = np.asarray(found[name].cast(pa.float32()))[inside]
-        offers[name] = (_unplanned_is_zero(values) if name in _PROMOTIONS else values)[:-1]
-    return offers
-
-
-def _unplanned_is_zero(shares: Floats) -> Floats:
-    """Where a period has any promotion, of whatever item, an item without one has none; else it is unknown."""
-    planned = ~np.isnan(shares).all(axis=0)
-    return np.where(planned & np.isnan(shares), np.float32(0), shares)
+    def ahead(self) -> slice:
+        return slice(self.origin, self.origin + self.panel.horizon)
 
 
 def features(panel: Panel, origin: int) -> tuple[tuple[str, ...], Floats]:
@@ -214,21 +64,22 @@ def features(panel: Panel, origin: int) -> tuple[tuple[str, ...], Floats]:
     origin : periods known, 1 to P
     Returns the names of the F features and float32, shape (S, H, F).
     """
-    past = panel.quantity[:, :origin]
-    scale = level(panel, origin)[:, None]
+    known = Known(panel, origin)
     columns = {
         "step": np.arange(1, panel.horizon + 1),
-        "level": np.log(scale),
-        **_lags(past / scale, N_LAGS[panel.frequency]),
-        **_rolling(past / scale, ROLLING_WINDOWS[panel.frequency]),
-        **_intermittency(past),
-        **_price(panel, origin),
-        **_category(panel, origin),
-        **_season(panel, origin, scale),
-        **_calendar(panel, origin),
-        **_promotion(panel, origin, scale),
+        "level": np.log(known.level),
+        **_lags(known),
+        **_rolling(known),
+        **_intermittency(known),
+        **_price(known),
+        **_groups(known),
+        **_season(known),
+        **_a_year_ago(known),
+        **_calendar(known),
+        **_promotion(known),
+        **_covariates(known),
     }
-    shape = (len(past), panel.horizon)
+    shape = (len(panel.item_ids), panel.horizon)
     return tuple(columns), np.stack([np.broadcast_to(v, shape).astype(np.float32) for v in columns.values()], axis=-1)
 
 
@@ -238,8 +89,11 @@ def level(panel: Panel, origin: int) -> Floats:
     Returns float32, shape (S,), units, > 0.
     """
     window = LEVEL_WINDOW[panel.frequency]
-    recent = panel.quantity[:, max(0, origin - window) : origin]
-    return np.maximum(np.nan_to_num(_mean(recent)), np.float32(1 / window))
+    recent = slice(max(0, origin - window), origin)
+    counted = panel.exposure[:, recent] > 0
+    sold = np.where(counted, panel.sold[:, recent], 0).sum(axis=1)
+    mean = _ratio(sold, panel.exposure[:, recent].sum(axis=1))
+    return np.maximum(np.nan_to_num(mean), np.float32(1 / window))
 
 
 def _mean(values: Floats) -> Floats:
@@ -249,20 +103,33 @@ def _mean(values: Floats) -> Floats:
     return np.where(counted > 0, np.nansum(values, axis=-1) / np.maximum(counted, 1), np.float32(np.nan))
 
 
+def _ratio(above: Floats, below: Floats) -> Floats:
+    safe = np.where(below > 0, below, np.nan)
+    return (above / safe).astype(np.float32)
+
+
 def _latest(values: Floats, n: int) -> Floats:
     return values[:, max(0, values.shape[1] - n) :]
 
 
-def _lags(past: Floats, n: int) -> dict[str, Floats]:
-    missing = np.full((len(past), n), np.nan, np.float32)
-    padded = np.concatenate([missing, past], axis=1)
+def _lags(known: Known) -> dict[str, Floats]:
+    n = N_LAGS[known.panel.frequency]
+    missing = np.full((len(known.relative), n), np.nan, np.float32)
+    padded = np.concatenate([missing, known.relative], axis=1)
     return {f"lag_{lag}": padded[:, -lag, None] for lag in range(1, n + 1)}
 
 
-def _rolling(past: Floats, windows: tuple[int, ...]) -> dict[str, Floats]:
-    means = {f"mean_{n}": _mean(_latest(past, n))[:, None] for n in windows}
-    deviations = {f"std_{n}": _std(_latest(past, n))[:, None] for n in windows[2:4]}
+def _rolling(known: Known) -> dict[str, Floats]:
+    windows = ROLLING_WINDOWS[known.panel.frequency]
+    means = {f"mean_{n}": _recent_rate(known, n) / known.level for n in windows}
+    deviations = {f"std_{n}": _std(_latest(known.relative, n))[:, None] for n in windows[2:4]}
     return means | deviations
+
+
+def _recent_rate(known: Known, n: int) -> Floats:
+    """Units per period of exposure in the latest ``n`` periods, shape (S, 1)."""
+    sums = (_latest(values, n).sum(axis=1, keepdims=True) for values in (known.sold, known.exposure))
+    return _ratio(*sums)
 
 
 def _std(values: Floats) -> Floats:
@@ -270,82 +137,161 @@ def _std(values: Floats) -> Floats:
     return np.sqrt(np.maximum(variance, 0))
 
 
-def _intermittency(past: Floats) -> dict[str, Floats]:
-    sold = past > 0
+def _intermittency(known: Known) -> dict[str, Floats]:
+    sold, past = known.sold > 0, known.panel.sold[:, : known.origin]
     age = (~np.isnan(past)).sum(axis=1)
-    since = np.where(sold.any(axis=1), np.argmax(sold[:, ::-1], axis=1), past.shape[1])
-    zero = np.where(np.isnan(past), np.nan, ~sold).astype(np.float32)
+    since = np.where(sold.any(axis=1), np.argmax(sold[:, ::-1], axis=1), known.origin)
+    zero = np.where(np.isnan(known.relative), np.nan, ~sold).astype(np.float32)
     shares = {f"zero_share_{n}": _mean(_latest(zero, n))[:, None] for n in (4, 13)}
-    return {"periods_since_first_sale": age[:, None], "periods_since_last_sale": since[:, None], **shares}
+    exposures = {f"exposure_{n}": _latest(known.exposure, n).mean(axis=1, keepdims=True) for n in (1, 13)}
+    return {"periods_since_first_sale": age[:, None], "periods_since_last_sale": since[:, None], **shares, **exposures}
 
 
-def _price(panel: Panel, origin: int) -> dict[str, Floats]:
-    revenue, quantity = panel.revenue[:, :origin], np.nan_to_num(panel.quantity[:, :origin])
-    usual, recent = (_ratio(_latest(revenue, n).sum(axis=1), _latest(quantity, n).sum(axis=1)) for n in (origin, 4))
-    ahead = slice(origin, origin + panel.horizon)
-    planned, base = panel.offers["price"][:, ahead], panel.offers["base_price"][:, ahead]
+def _price(known: Known) -> dict[str, Floats]:
+    revenue, offers = known.panel.revenue[:, : known.origin], known.panel.offers
+    usual, recent = (
+        _ratio(_latest(revenue, n).sum(axis=1, keepdims=True), _latest(known.sold, n).sum(axis=1, keepdims=True))
+        for n in (known.origin, 4)
+    )
+    planned, base = (offers[name][:, known.ahead] for name in PRICES)
+    listed = _mean(_latest(offers["price"][:, : known.origin], _PROMOTION_WINDOW))[:, None]
+    own = _ratio(planned, np.where(np.isnan(listed), usual, listed))
     return {
-        "price": usual[:, None],
-        "price_recent": _ratio(recent, usual)[:, None],
-        "price_planned": _ratio(planned, usual[:, None]),
+        "price": usual,
+        "price_recent": _ratio(recent, usual),
+        "price_planned": own,
         "price_off_base": _ratio(planned, base),
+        "price_off_last": _ratio(planned, _before(offers["price"], known)),
+        "price_of_others": _ratio(own, _among_neighbours(own, known.panel)),
     }
 
 
-def _ratio(above: Floats, below: Floats) -> Floats:
-    safe = np.where(below > 0, below, np.nan)
-    return (above / safe).astype(np.float32)
+def _before(values: Floats, known: Known) -> Floats:
+    """Each target's value one period earlier, shape (S, H)."""
+    return values[:, known.origin - 1 : known.ahead.stop - 1]
 
 
-def _category(panel: Panel, origin: int) -> dict[str, Floats]:
-    """Latest sales of the category over its usual ones, of the series that a panel as of the origin would hold."""
-    past = panel.quantity[:, :origin]
-    held = (past > 0).sum(axis=1) >= _least(panel.min_periods)
-    sold = np.zeros((panel.category.max() + 1, origin), np.float32)
-    np.add.at(sold, panel.category[held], np.nan_to_num(past[held]))
-    usual = _mean(_latest(sold, LEVEL_WINDOW[panel.frequency]))
-    return {
-        f"category_trend_{n}": _ratio(_mean(_latest(sold, n)), usual)[panel.category, None]
-        for n in ROLLING_WINDOWS[panel.frequency][:2]
-    }
+def _among_neighbours(values: Floats, panel: Panel) -> Floats:
+    """Mean over the series of the same category and place, shape (S, H)."""
+    _, group = np.unique(panel.category * (panel.location.max(initial=0) + 1) + panel.location, return_inverse=True)
+    there = ~np.isnan(values)
+    return _ratio(_summed(np.nan_to_num(values), group), _summed(there.astype(np.float32), group))[group]
 
 
-def _season(panel: Panel, origin: int, scale: Floats) -> dict[str, Floats]:
-    """The same period one season ago, and the mean of up to four seasons, as far as the origin knows them."""
-    season = SEASON[panel.frequency]
-    steps = np.arange(panel.horizon)
-    nearest = origin + steps - season * (steps // season + 1)
-    seen = np.stack([_at(panel.quantity, nearest - k * season) for k in range(4)], axis=-1) / scale[:, :, None]
-    return {"season_1": seen[:, :, 0], "season_mean_4": _mean(seen)}
+def _summed(values: Floats, group: Ints) -> Floats:
+    """Sums of rows by group, shape (G, ...)."""
+    sums = np.zeros((group.max(initial=-1) + 1, values.shape[1]), np.float32)
+    np.add.at(sums, group, values)
+    return sums
 
 
-def _at(values: Floats, periods: NDArray[np.int64]) -> Floats:
-    return np.where(periods >= 0, values[:, np.maximum(periods, 0)], np.nan).astype(np.float32)
-
-
-def _calendar(panel: Panel, origin: int) -> dict[str, Floats]:
-    """Weekday, and day of the year once the past covers one: an unseen season cannot be told from a trend."""
-    ahead = panel.dates[origin : origin + panel.horizon]
-    in_year = (ahead - ahead.astype("datetime64[Y]")).astype(np.float32)
-    years_seen = origin * PERIOD_DAYS[panel.frequency] / 365
-    weekday = ((ahead.astype("datetime64[D]").astype(np.int64) + 3) % 7).astype(np.float32)
-    return {"day_of_year": in_year if years_seen >= 1 else np.full_like(in_year, np.nan), "weekday": weekday}
-
-
-def _promotion(panel: Panel, origin: int, scale: Floats) -> dict[str, Floats]:
-    """Display and mailer of the target, how usual they are, and what sold in periods promoted alike."""
-    columns = {"mean_promoted_alike": _promoted_alike(panel, origin) / scale}
-    for name in _PROMOTIONS:
-        share = panel.offers[name]
-        columns[name] = share[:, origin : origin + panel.horizon]
-        columns[f"{name}_usual"] = _mean(_latest(share[:, :origin], 8))[:, None]
+def _groups(known: Known) -> dict[str, Floats]:
+    """Latest sales of the category, the place and everything over what their series' levels promise."""
+    panel, windows = known.panel, ROLLING_WINDOWS[known.panel.frequency][:2]
+    held = ((known.sold > 0).sum(axis=1) >= least(panel.min_periods))[:, None]
+    groups = {"category": panel.category, "location": panel.location, "shop": np.zeros_like(panel.category)}
+    columns = {}
+    for name, group in groups.items():
+        sold, promised = _summed(known.sold * held, group), _summed(known.exposure * known.level * held, group)
+        for n in windows:
+            trend = _ratio(_latest(sold, n).sum(axis=1), _latest(promised, n).sum(axis=1))
+            columns[f"{name}_trend_{n}"] = trend[group, None]
+        columns[f"{name}_season"] = _profile(sold, promised, known)[group]
     return columns
 
 
-def _promoted_alike(panel: Panel, origin: int) -> Floats:
-    """Mean units, shape (S, H), of the latest known periods that were promoted at all, or not, as the target is."""
-    share = np.fmax(panel.offers["display"], panel.offers["mailer"])
-    known, ahead = _latest(share[:, :origin], _PROMOTION_WINDOW), share[:, origin : origin + panel.horizon]
-    past = _latest(panel.quantity[:, :origin], _PROMOTION_WINDOW)
-    promoted, usual = (_mean(np.where(alike, past, np.nan))[:, None] for alike in (known > 0, known == 0))
+def _profile(sold: Floats, promised: Floats, known: Known) -> Floats:
+    """Sales over promise at the target's place in the season, over the latest seasons, shape (G, H)."""
+    frequency = known.panel.frequency
+    back = [_ago(known, SEASON[frequency], k) for k in range(_PROFILE_SEASONS[frequency])]
+    return _ratio(_sum_at(sold, back), _sum_at(promised, back))
+
+
+def _season(known: Known) -> dict[str, Floats]:
+    """The same period one season ago, and the mean of up to four seasons, as far as the origin knows them."""
+    season = SEASON[known.panel.frequency]
+    seen = np.stack([_at(known.relative, _ago(known, season, k)) for k in range(4)], axis=-1)
+    return {"season_1": seen[:, :, 0], "season_mean_4": _mean(seen)}
+
+
+def _a_year_ago(known: Known) -> dict[str, Floats]:
+    """Sales around the target a year ago over those before the origin's day: of the series, its category, the shop."""
+    panel = known.panel
+    groups = {"category": panel.category, "shop": np.zeros_like(panel.category)}
+    own = {"growth_a_year_ago": _growth_a_year_ago(known, known.sold, known.exposure)}
+    return own | {
+        f"{name}_growth_a_year_ago": _growth_a_year_ago(
+            known, _summed(known.sold, group), _summed(known.exposure * known.level, group)
+        )[group]
+        for name, group in groups.items()
+    }
+
+
+def _growth_a_year_ago(known: Known, sold: Floats, promised: Floats) -> Floats:
+    frequency = known.panel.frequency
+    around = _AROUND_A_YEAR_AGO[frequency]
+    target = _ago(known, YEAR[frequency], 0)
+    days = [target + k for k in range(-around, around + 1)]
+    then = max(known.origin - YEAR[frequency], 0)
+    before = slice(max(then - LEVEL_WINDOW[frequency], 0), then)
+    usual = _ratio(*(values[:, before].sum(axis=1, keepdims=True) for values in (sold, promised)))
+    return _ratio(_ratio(_sum_at(sold, days), _sum_at(promised, days)), usual)
+
+
+def _ago(known: Known, season: int, k: int) -> Ints:
+    """The latest known period at each target's place in a season, and ``k`` seasons before that; shape (H,)."""
+    steps = np.arange(known.panel.horizon)
+    return known.origin + steps - season * (steps // season + 1 + k)
+
+
+def _at(values: Floats, periods: Ints) -> Floats:
+    """Columns of what is known, NaN for a period outside of it."""
+    inside = (periods >= 0) & (periods < values.shape[1])
+    return np.where(inside, values[:, np.where(inside, periods, 0)], np.float32(np.nan))
+
+
+def _sum_at(values: Floats, periods: list[Ints]) -> Floats:
+    return np.asarray(sum(np.nan_to_num(_at(values, each)) for each in periods), np.float32)
+
+
+def _calendar(known: Known) -> dict[str, Floats]:
+    """Weekday, day of the month, and day of the year once the past covers one: an unseen season looks like a trend."""
+    ahead = known.panel.dates[known.ahead]
+    year, month = ahead.astype("datetime64[Y]"), ahead.astype("datetime64[M]")
+    in_year, in_month = ((ahead - start).astype(np.float32) for start in (year, month))
+    years_seen = known.origin * DAYS[known.panel.frequency] / 365
+    weekday = ((ahead.astype("datetime64[D]").astype(np.int64) + 3) % 7).astype(np.float32)
+    return {
+        "day_of_year": in_year if years_seen >= 1 else np.full_like(in_year, np.nan),
+        "day_of_month": in_month,
+        "weekday": weekday,
+    }
+
+
+def _promotion(known: Known) -> dict[str, Floats]:
+    """Display and mailer of the target, how usual they are, and what sold in periods promoted alike."""
+    offers = known.panel.offers
+    share = np.fmax(offers["display"], offers["mailer"])
+    columns = {
+        "mean_promoted_alike": _promoted_alike(known, share),
+        "promoted_last": _before(share, known),
+        "promoted_of_others": _among_neighbours(share[:, known.ahead], known.panel),
+    }
+    for name in PROMOTIONS:
+        columns[name] = offers[name][:, known.ahead]
+        columns[f"{name}_usual"] = _mean(_latest(offers[name][:, : known.origin], 8))[:, None]
+    return columns
+
+
+def _promoted_alike(known: Known, share: Floats) -> Floats:
+    """Mean relative demand, shape (S, H), of the latest periods that were promoted at all, or not, as the target is."""
+    before, ahead = _latest(share[:, : known.origin], _PROMOTION_WINDOW), share[:, known.ahead]
+    past = _latest(known.relative, _PROMOTION_WINDOW)
+    promoted, usual = (_mean(np.where(alike, past, np.nan))[:, None] for alike in (before > 0, before == 0))
     return np.where(ahead > 0, promoted, np.where(ahead == 0, usual, np.nan)).astype(np.float32)
+
+
+def _covariates(known: Known) -> dict[str, Floats]:
+    """Further columns of the offers at the target, as they are."""
+    offers = known.panel.offers
+    return {name: offers[name][:, known.ahead] for name in offers if name not in (*PRICES, *PROMOTIONS)}

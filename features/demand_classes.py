@@ -7,7 +7,7 @@ knows (before the first sale, out of stock), which counts neither as sold nor as
 import numpy as np
 from numpy.typing import NDArray
 
-from features.demand import Floats
+from features.panels import Floats
 
 Classes = NDArray[np.str_]
 

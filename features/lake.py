@@ -12,8 +12,9 @@ from features import contract
 from features.engine import DuckDB, Engine, with_contract
 from features.errors import UserError
 from features.home import home
+from features.periods import later, period_start
 from features.shops import Shop
-from features.windows import FIRST_INSTANT, period_start
+from features.windows import FIRST_INSTANT
 
 MEMORY_LIMIT = "3GB"
 PARTITIONS = ("lake_batch", "lake_day")
@@ -67,7 +68,7 @@ class Lake:
         if last_date is None:
             raise UserError(f"shop {self.shop.name} has no data yet: run `shopkeeper ingest --shop {self.shop.name}`")
         last_period = datetime(last_date.year, last_date.month, last_date.day, tzinfo=UTC)
-        return last_period + timedelta(days=7 if self.shop.demand_frequency == "week" else 1)
+        return later(last_period, 1, self.shop.demand_frequency)
 
     def after_last_event(self) -> datetime:
         """The first instant at which every event is known; midnight of 1970 when there is none."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from features import contract
 from features.errors import UserError
 from features.home import ROOT, data_folder, home
-from features.windows import Frequency
+from features.periods import Frequency
 
 SHOP_FOLDER = ROOT / "configs" / "shops"
 

@@ -7,14 +7,12 @@ window, ``truth`` what was known when the window closed. No query over ``past`` 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import Literal
+from datetime import UTC, datetime
 
 from features import contract
 from features.engine import Engine
 from features.errors import UserError
-
-Frequency = Literal["day", "week"]
+from features.periods import Span
 
 FIRST_INSTANT = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -101,11 +99,11 @@ def time_window(engine: Engine, as_of: datetime, end: datetime) -> Window:
     )
 
 
-def rolling(engine: Engine, end: datetime, length: timedelta, n_windows: int = 1) -> Iterator[Window]:
+def rolling(engine: Engine, end: datetime, length: Span, n_windows: int = 1) -> Iterator[Window]:
     """Windows of equal length, oldest first; the last closes at ``end``, each is fitted on all that lies before it."""
     for remaining in range(n_windows, 0, -1):
-        as_of = end - remaining * length
-        yield time_window(engine, as_of, as_of + length)
+        as_of = length.after(end, -remaining)
+        yield time_window(engine, as_of, length.after(as_of))
 
 
 _OF_PERSON = ", ".join(
@@ -208,9 +206,3 @@ def _parted(engine: Engine, name: str, end: datetime, past: str, truth: str, fit
         truth=engine.narrow({"events": truth}, as_of=end),
         fitted=engine.narrow({"events": fitted}, as_of=end),
     )
-
-
-def period_start(instant: datetime, frequency: Frequency) -> datetime:
-    """Midnight of the day, or of the Monday, in whose period an instant lies (UTC)."""
-    midnight = datetime(instant.year, instant.month, instant.day, tzinfo=UTC)
-    return midnight - timedelta(days=midnight.weekday() if frequency == "week" else 0)

@@ -3,46 +3,105 @@
 ``forecast.npy``        float32 [n_series, horizon, 1 + n_quantiles], units: the mean, then the quantiles
 ``series.json``         item_ids and location_ids, one each per series; location "" is all together
 ``forecast.json``       cutoff and dates, the settings of the panel, the quantiles, which column is the point forecast
+``dependence.npy``      float64 [horizon, horizon]: see ``serving.paths.Dependence``
 ``features.json``       names of the features in the order in which the trees read them
-``mean.txt``, ``quantile_0.05.txt`` ...   LightGBM models of units divided by the series' level
+``mean.txt``, ``quantile_0.05.txt`` ...   LightGBM models: see ``Recipe``
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.demand import Floats, Panel, features, level, panel
+from features.demand import features, level
 from features.engine import Engine
 from features.errors import UserError
+from features.panels import Floats, Panel, PanelSettings, panel
+from features.periods import SEASON
 from serving.artifact import Artifact, ArtifactError, Json
+from serving.paths import Dependence, paths
+from serving.smoothing import MEMBERS
 from serving.trees import Trees
 
 
 class Regressor(Protocol):
-    """What predicts units divided by the level: float64 [n, n_features] to float64 [n]."""
+    """What predicts multiples: float64 [n, n_features] to float64 [n]."""
 
     def predict(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """One prediction per row."""
 
 
-def forecast(known: Panel, origin: int, mean: Regressor, quantiles: Sequence[Regressor]) -> Floats:
-    """Forecasts of every series that is eligible at an origin; quantiles ascend and nothing is below zero.
+ROWS_AT_ONCE = 200_000
+LEAST_MEAN = np.float32(0.01)
+"""Share of its base below which a mean does not fall where quantiles are multiples of it."""
 
-    origin : periods known
-    quantiles : models of ascending quantiles
-    Returns float32, shape (n_eligible, horizon, 1 + n_quantiles), units: the mean, then the quantiles.
+Base = Literal["level", "theta", "holt", "holt_winters_additive", "holt_winters_multiplicative"]
+
+
+def base_of(known: Panel, origin: int, base: Base) -> Floats:
+    """What trees correct, float32, shape (S, horizon), units, > 0: a series' level, or a statistical forecast of it.
+
+    A statistical forecast does not fall below a tenth of the level.
     """
-    eligible = known.eligible(origin)
-    _, values = features(known, origin)
-    rows = values[eligible].reshape(-1, values.shape[-1]).astype(np.float64)
-    relative = np.stack([model.predict(rows) for model in (mean, *quantiles)], axis=-1)
-    units = relative.reshape(-1, known.horizon, relative.shape[-1]) * level(known, origin)[eligible, None, None]
-    units[:, :, 1:].sort(axis=-1)
-    return np.maximum(units, 0).astype(np.float32)
+    flat = np.repeat(level(known, origin)[:, None], known.horizon, axis=1)
+    if base == "level":
+        return flat
+    ahead = MEMBERS[base].forecast(known.demand[:, :origin], known.horizon, SEASON[known.frequency])
+    return np.maximum(ahead.astype(np.float32), flat / 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What turns a panel into a forecast: the mean, and quantiles as multiples of it.
+
+    mean : from features to units over the base
+    shape : for each quantile, from ``shape_rows`` to its multiple of the mean, ascending
+    base : what the mean is a multiple of, see ``base_of``
+    """
+
+    mean: Regressor
+    shape: Sequence[Regressor]
+    base: Base = "level"
+
+    def forecast(self, known: Panel, origin: int) -> Floats:
+        """Forecasts of every series that is eligible at an origin; quantiles ascend and nothing is below zero.
+
+        origin : periods known
+        Returns float32, shape (n_eligible, horizon, 1 + n_quantiles), units: the mean, then the quantiles.
+        """
+        eligible = known.eligible(origin)
+        _, values = features(known, origin)
+        rows = values[eligible].reshape(-1, values.shape[-1])
+        scale = base_of(known, origin, self.base)[eligible].ravel()
+        parts = [slice(i, i + ROWS_AT_ONCE) for i in range(0, len(rows), ROWS_AT_ONCE)]
+        units = np.concatenate([self._units(rows[part], scale[part]) for part in parts])
+        return units.reshape(-1, known.horizon, units.shape[-1])
+
+    def _units(self, rows: Floats, scale: Floats) -> Floats:
+        relative = self.mean.predict(rows.astype(np.float64)).astype(np.float32)
+        wide = shape_rows(rows, relative, scale).astype(np.float64)
+        multiples = np.stack([model.predict(wide) for model in self.shape], axis=-1).astype(np.float32)
+        multiples.sort(axis=-1)
+        quantiles = np.maximum(multiples, 0) * (floored(relative) * scale)[:, None]
+        return np.concatenate([np.maximum(relative * scale, 0)[:, None], quantiles], axis=1)
+
+
+def floored(relative: Floats) -> Floats:
+    """A mean over its base that quantiles can be multiples of."""
+    return np.maximum(relative, LEAST_MEAN)
+
+
+def shape_rows(rows: Floats, relative: Floats, scale: Floats) -> Floats:
+    """What the shape of a distribution is told from: the features, and the mean over the base and in units.
+
+    rows : float32, shape (n, F)
+    relative, scale : float32, shape (n,), the mean over the base, and the base in units
+    """
+    return np.column_stack([rows, np.log(floored(relative)), np.log(floored(relative) * scale)])
 
 
 def model_names(quantiles: Sequence[float]) -> list[str]:
@@ -73,7 +132,7 @@ class Forecaster:
         self.dates: list[str] = about["dates"]
         self.quantiles: list[float] = about["quantiles"]
         self.point: int = about["point"]
-        self._panel: Json = about["panel"]
+        self.settings = PanelSettings(**{**about["panel"], "covariates": tuple(about["panel"]["covariates"])})
         self._artifact = artifact
         self._columns = ["mean", *(f"q{quantile:g}" for quantile in self.quantiles)]
         self._positions: dict[str, list[int]] = {}
@@ -119,22 +178,35 @@ class Forecaster:
 
     def panel(self, past: Engine, as_of: datetime, known_future: Engine | None) -> Panel:
         """The panel that this model reads, as of any instant."""
-        return panel(past, as_of, known_future=known_future, **self._panel)
+        return panel(past, as_of, self.settings, known_future)
 
     def forecast(self, known: Panel) -> Floats:
-        """Forecasts after the end of a panel by the artifact's trees; see ``forecast``.
+        """Forecasts after the end of a panel by the artifact's models; see ``Recipe.forecast``.
 
         Raises ArtifactError when this release computes other features than the model was trained with.
         """
         names, _ = features(known, known.n_periods)
         if list(names) != self._artifact.json("features"):
             raise ArtifactError(f"{self._artifact.folder} was trained with other features: train the model again")
-        mean, *quantiles = self._trees
-        return forecast(known, known.n_periods, mean, quantiles)
+        return self.recipe.forecast(known, known.n_periods)
+
+    def paths(self, values: Floats, n_paths: int, seed: int = 0) -> Floats:
+        """Futures of forecasts that lie on the same series as ``values`` do, whose sums are distributed too.
+
+        values : float32, shape (n_series, horizon, 1 + n_quantiles), units
+        Returns float32, shape (n_series, n_paths, horizon), units.
+        """
+        scores = self.dependence.scores(len(values), n_paths, seed)
+        return paths(values[:, :, 1:], self.quantiles, scores)
 
     @cached_property
-    def _trees(self) -> list[Trees]:
-        return [Trees.from_text(self._artifact.text(name)) for name in model_names(self.quantiles)]
+    def dependence(self) -> Dependence:
+        return Dependence(np.array(self._artifact.array("dependence")), self._artifact.json("forecast")["common"])
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        mean, *shape = (Trees.from_text(self._artifact.text(name)) for name in model_names(self.quantiles))
+        return Recipe(mean, shape, self._artifact.json("forecast")["base"])
 
     def _horizon(self, asked: int | None) -> int:
         longest = len(self.dates)

@@ -1,8 +1,8 @@
 """Slow, obvious versions of the queries of demand."""
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
-from math import ceil, floor
+from datetime import date, datetime, timedelta
+from math import floor
 from typing import Any
 
 from oracle_rows import Row, Shop, days_since_1970, grouped, known_events, sign, spend, visible
@@ -33,18 +33,18 @@ def _days(item: str, location: str, events: list[Row], as_of: datetime) -> Itera
 
 
 def period_demand(
-    shop: Shop, as_of: datetime, period_days: int, by_location: int, least_periods: int, **_: Any
+    shop: Shop, as_of: datetime, frequency: str, by_location: int, least_periods: int, **_: Any
 ) -> list[Row]:
     sold = _sales(shop, as_of)
     if not sold:
         return []
-    first = ceil((min(days_since_1970(row["day"]) for row in sold) + 3) / period_days)
+    first = _period(min(row["day"] for row in sold) - timedelta(days=1), frequency) + 1
     categories = {item["item_id"]: item["item_category2"] or item["item_category"] or "" for item in shop["items"]}
     numbered = [
         {
             **row,
             "location_id": (row["location_id"] or "") if by_location == 1 else "",
-            "period": floor((days_since_1970(row["day"]) + 3) / period_days),
+            "period": _period(row["day"], frequency),
         }
         for row in visible(sold, shop)
     ]
@@ -58,6 +58,12 @@ def period_demand(
         for idx, ((item, place), periods) in enumerate(series.items())
         for period in periods
     ]
+
+
+def _period(day: date, frequency: str) -> int:
+    if frequency == "month":
+        return 12 * (day.year - 1970) + day.month - 1
+    return floor((days_since_1970(day) + 3) / {"day": 1, "week": 7}[frequency])
 
 
 def _sales(shop: Shop, as_of: datetime) -> list[Row]:

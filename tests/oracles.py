@@ -47,7 +47,7 @@ from features.engine import Engine
 from features.sessions import resumed
 
 PARAMETERS = {
-    "period_days": 7,
+    "frequency": "week",
     "by_location": 1,
     "least_periods": 2,
     "event": "purchase",

@@ -19,9 +19,10 @@ from features.funnel import STEPS, Funnel
 from features.home import home
 from features.ingest import ingest as ingest_shop
 from features.lake import Lake
+from features.periods import period_start
 from features.shops import checked, load_shop, read_toml
 from features.targets import RESPONSE, Target
-from features.windows import before, period_start
+from features.windows import before
 from serving import launch, settings
 from serving.propensity import PropensityScorer
 from training import answers, customer_value, evaluation, kpi_report, parallel, pipeline, promotion, tracking

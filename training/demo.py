@@ -63,7 +63,7 @@ def _train_and_promote(speaker: Speaker, shop: Shop, task: str, device: Device) 
 
 def _length(shop: Shop, task: str) -> str:
     of = family(task)
-    return f"{of.length(shop, load_config(of.config, of.task)).days} days, which it had not seen"
+    return f"{of.length(shop, load_config(of.config, of.task))}, which it had not seen"
 
 
 def _questions(shop: Shop) -> Iterator[tuple[str, str, Json | None]]:

@@ -109,25 +109,33 @@ def minus(values: Mapping[tuple[str, str], NDArray[Any]]) -> dict[tuple[str, str
     return {(f"{first}{MINUS}{model}", m): values[first, m] - values[model, m] for model, m in others}
 
 
-def ratio_row(
-    model: str,
-    split: str,
-    metric: str,
-    above: NDArray[Any],
+def ratio_rows(
+    above: Mapping[tuple[str, str], NDArray[Any]],
     below: NDArray[Any],
-    masked: bool = False,
+    split: str,
     segment: str = "all",
-) -> Row:
-    """A ratio of sums such as WAPE; units are resampled whole.
+    masked: bool = False,
+) -> list[Row]:
+    """Ratios of sums such as WAPE over the same units, which are resampled whole and together.
 
-    above, below : float arrays, shape (n,)
+    above : by (model, metric), float arrays of shape (n,)
+    below : float array, shape (n,)
+    Raises UserError when there is no unit to evaluate.
     """
+    columns = np.column_stack([below, *above.values()]).astype(np.float64)
+    _require_units(len(columns), split, next(iter(above))[0])
+    whole, *sums = columns.mean(axis=0)
+    resampled = _resampled_means(columns)
+    lows, highs = np.nanpercentile(_over(resampled[:, 1:], resampled[:, :1]), PERCENTILES, axis=0)
+    return [
+        Row(model, split, segment, masked, metric, float(_over(value, whole)), float(low), float(high), len(columns))
+        for (model, metric), value, low, high in zip(above, sums, lows, highs, strict=True)
+    ]
 
-    def ratio(chosen: NDArray[np.intp]) -> float:
-        whole = below[chosen].sum()
-        return float(above[chosen].sum() / whole) if whole else float("nan")
 
-    return statistic_row(model, split, metric, ratio, len(above), masked, segment)
+def _over(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
+    """NaN over nothing."""
+    return np.asarray(np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below != 0))
 
 
 def statistic_row(

@@ -3,10 +3,10 @@
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Protocol
 
 from features.errors import UserError
+from features.periods import Span
 from features.shops import Shop
 from features.windows import Window
 from serving.artifact import Draft, Json, Scorer
@@ -50,7 +50,7 @@ class Family:
     config: type[Config]
     fit: Callable[[Window, Shop, Any, Device], Model]
     evaluate: Callable[[Any, Window, Shop, Any, str], list[Row]]
-    length: Callable[[Shop, Any], timedelta]
+    length: Callable[[Shop, Any], Span]
     judged_by: tuple[str, ...]
     gate: str
     higher_is_better: bool
@@ -81,7 +81,7 @@ def _recommend() -> Family:
         config=config.RecommendConfig,
         fit=lambda window, _, config, device: fit.fit(window, config, device),
         evaluate=lambda scorer, window, _, config, split: fit.evaluate(scorer, window, config, split),
-        length=lambda _, config: timedelta(days=config.validation_days),
+        length=lambda _, config: Span(config.validation_days, "day"),
         judged_by=("validation_days", "repeats"),
         gate="ndcg_at_10",
         higher_is_better=True,
@@ -96,7 +96,7 @@ def _propensity() -> Family:
         config=config.PropensityConfig,
         fit=lambda window, _, config, device: fit.fit(window.past, window.as_of, config, device.name),
         evaluate=lambda scorer, window, _, config, split: evaluation.evaluate(scorer, window, config, split),
-        length=lambda _, config: timedelta(days=config.window_days),
+        length=lambda _, config: Span(config.window_days, "day"),
         judged_by=("window_days", "targets"),
         gate=evaluation.GATE,
         higher_is_better=False,
@@ -106,16 +106,16 @@ def _propensity() -> Family:
 
 
 def _demand() -> Family:
-    from training import demand
+    from training.demand import config, evaluation, fit
 
     return Family(
         task="demand",
-        config=demand.DemandConfig,
-        fit=lambda window, shop, config, _: demand.fit(
+        config=config.DemandConfig,
+        fit=lambda window, shop, config, _: fit.fit(
             window.past, window.known_future, window.as_of, shop.demand_frequency, config
         ),
-        evaluate=lambda scorer, window, shop, _, split: demand.evaluate(scorer, window, shop.demand_frequency, split),
-        length=lambda shop, config: config.horizon * timedelta(days=7 if shop.demand_frequency == "week" else 1),
+        evaluate=lambda scorer, window, _, __, split: evaluation.evaluate(scorer, window, split),
+        length=lambda shop, config: Span(config.horizon, shop.demand_frequency),
         judged_by=("horizon", "quantiles", "min_periods", "by_location"),
         gate="pinball",
         higher_is_better=False,

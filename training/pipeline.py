@@ -101,7 +101,7 @@ def tuning_windows(
 ) -> list[Window]:
     """Windows to choose settings on: before the one that will judge, or what a published protocol holds out for it."""
     if split == "time":
-        return windows(engine, shop, family, config, until - family.length(shop, config), split, n_windows)
+        return windows(engine, shop, family, config, family.length(shop, config).after(until, -1), split, n_windows)
     return [for_tuning(window) for window in windows(engine, shop, family, config, until, split, n_windows)]
 
 
@@ -129,7 +129,7 @@ def evaluate(shop: Shop, family: Family, config: Config, device: Device, of: lis
 
 def fit(engine: Engine, shop: Shop, family: Family, config: Config, device: Device, until: datetime) -> Model:
     """The model fitted on everything known before ``until`` and on what is already planned."""
-    return family.fit(time_window(engine, until, until + family.length(shop, config)), shop, config, device)
+    return family.fit(time_window(engine, until, family.length(shop, config).after(until)), shop, config, device)
 
 
 def export(folder: Path, family: Family, model: Model, rows: list[Row], n_windows: int, description: Json) -> Artifact:

@@ -1,7 +1,7 @@
 -- Units and revenue per series and period before $as_of: from the demand table where it has rows, else purchases less
 -- refunds. A series is an item at a location (at all of them together unless $by_location = 1) that sold in $least_periods
--- periods or more. Periods of $period_days are numbered from Monday 1969-12-29; the first counts only when it is whole,
--- and one without a sale has no row.
+-- periods or more. Days and weeks are numbered from Monday 1969-12-29, months from January 1970; the first period counts
+-- only when it is whole, and one without a sale has no row.
 with sold as (
     select item_id, location_id, date as day, quantity, revenue
     from demand
@@ -18,15 +18,28 @@ with sold as (
         and not exists (select 1 from demand)
 ),
 whole as (
-    select cast(ceil((min(unix_date(day)) + 3) / $period_days) as bigint) as first_period
+    select min(day) - interval 1 day as day_before
     from sold
+),
+first_whole as (
+    select
+        1 + cast(case $frequency
+            when 'month' then 12 * (year(day_before) - 1970) + month(day_before) - 1
+            when 'week' then floor((unix_date(cast(day_before as date)) + 3) / 7)
+            else unix_date(cast(day_before as date)) + 3
+        end as bigint) as first_period
+    from whole
 ),
 numbered as (
     select
         sold.item_id,
         case when $by_location = 1 then coalesce(sold.location_id, '') else '' end as location_id,
         coalesce(items.item_category2, items.item_category, '') as category,
-        cast(floor((unix_date(sold.day) + 3) / $period_days) as bigint) as period,
+        cast(case $frequency
+            when 'month' then 12 * (year(sold.day) - 1970) + month(sold.day) - 1
+            when 'week' then floor((unix_date(sold.day) + 3) / 7)
+            else unix_date(sold.day) + 3
+        end as bigint) as period,
         sold.quantity,
         coalesce(sold.revenue, 0.0) as revenue
     from sold
@@ -36,7 +49,7 @@ numbered as (
 per_period as (
     select item_id, location_id, category, period, sum(quantity) as quantity, sum(revenue) as revenue
     from numbered
-    cross join whole
+    cross join first_whole
     where period >= first_period
     group by item_id, location_id, category, period
     having sum(quantity) > 0

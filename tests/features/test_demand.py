@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import contract
-from features.demand import Panel, features, level, panel, sales
+from features.demand import features, level
 from features.engine import Engine, duckdb_engine, empty
 from features.errors import UserError
+from features.panels import Panel, PanelSettings, outcome, panel
 from features.windows import time_window
 
 SUNDAY = date(2023, 1, 1)
@@ -81,7 +82,7 @@ def known_at(
     shop: Engine, as_of: datetime, frequency: str = "week", by_location: bool = False, least: int = 8
 ) -> Panel:
     window = time_window(shop, as_of, as_of + timedelta(days=28))
-    return panel(window.past, as_of, frequency, HORIZON, window.known_future, least, by_location)
+    return panel(window.past, as_of, PanelSettings(frequency, HORIZON, least, by_location), window.known_future)
 
 
 def units_of(rows: list[dict], item: str, first: date, days: int, location: str | None = None) -> float:
@@ -101,7 +102,7 @@ def units_of(rows: list[dict], item: str, first: date, days: int, location: str 
 )
 def test_the_panel_counts_what_was_sold(shop: Engine, rows: list[dict], frequency: str, days: int, by_location: bool):
     known = known_at(shop, AS_OF, frequency, by_location)
-    for item, place, units in zip(known.item_ids, known.location_ids, known.quantity, strict=True):
+    for item, place, units in zip(known.item_ids, known.location_ids, known.sold, strict=True):
         expected = [
             units_of(rows, item, first, days, place or None) for first in known.dates[: known.n_periods].astype(object)
         ]
@@ -144,7 +145,7 @@ def test_a_demand_table_gives_the_panel_of_the_events_it_sums(shop: Engine, rows
     ]
     given = known_at(shop.bind(events=empty(contract.EVENTS), demand=filled(contract.DEMAND, summed)), AS_OF)
     assert given.item_ids == derived.item_ids
-    np.testing.assert_array_equal(given.quantity, derived.quantity)
+    np.testing.assert_array_equal(given.sold, derived.sold)
 
 
 def test_what_the_truth_sold_is_counted_even_if_its_first_days_are_quiet(shop: Engine, rows: list[dict]):
@@ -156,7 +157,7 @@ def test_what_the_truth_sold_is_counted_even_if_its_first_days_are_quiet(shop: E
         }
     )
     truth = time_window(quiet, AS_OF, AS_OF + timedelta(days=21)).truth
-    found = sales(truth, AS_OF + timedelta(days=21), known)
+    found, _ = outcome(truth, AS_OF + timedelta(days=21), known)
     row = known.item_ids.index("i1")
     assert found[row, 0] == units_of(rows, "i1", date(2023, 6, 7), 5)
     assert found[row, 1:].tolist() == [units_of(rows, "i1", date(2023, 6, day), 7) for day in (12, 19)]
@@ -167,7 +168,7 @@ def test_plans_reach_into_the_horizon_and_unknown_is_not_zero(shop: Engine):
     mailer = known.offers["mailer"][known.item_ids.index("i1")]
     assert mailer.tolist() == [float(week % 3 == 0) for week in range(N_WEEKS + HORIZON)]
     assert not known.offers["mailer"][known.item_ids.index("i2")].any()
-    unplanned = panel(time_window(shop, AS_OF, AS_OF).past, AS_OF, "week", HORIZON, None, 8)
+    unplanned = panel(time_window(shop, AS_OF, AS_OF).past, AS_OF, PanelSettings("week", HORIZON, 8), None)
     assert np.isnan(unplanned.offers["mailer"][:, N_WEEKS:]).all()
 
 
@@ -176,7 +177,7 @@ def test_features_say_what_they_are_named(shop: Engine):
     names, values = features(known, N_WEEKS)
     column = dict(zip(names, np.moveaxis(values, -1, 0), strict=True))
     row = known.item_ids.index("i1")
-    past = known.quantity[row]
+    past = known.sold[row]
     assert level(known, N_WEEKS)[row] == pytest.approx(past.mean())
     assert column["step"][row].tolist() == [1, 2, 3]
     assert column["lag_2"][row, 0] * past.mean() == pytest.approx(past[-2])
@@ -192,7 +193,7 @@ def test_a_day_of_the_week_is_compared_with_itself(shop: Engine):
     known = known_at(shop, AS_OF, "day")
     names, values = features(known, known.n_periods)
     row = known.item_ids.index("i1")
-    seasons = [known.quantity[row, -7 * k : known.n_periods - 7 * k + HORIZON] for k in range(1, 5)]
+    seasons = [known.sold[row, -7 * k : known.n_periods - 7 * k + HORIZON] for k in range(1, 5)]
     scale = level(known, known.n_periods)[row]
     np.testing.assert_allclose(
         values[row, :, names.index("season_mean_4")] * scale, np.mean(seasons, axis=0), rtol=1e-4
@@ -203,10 +204,10 @@ def test_a_day_of_the_week_is_compared_with_itself(shop: Engine):
 @given(origin=st.integers(1, N_WEEKS), step=st.integers(0, N_WEEKS - 1), units=st.floats(0, 1e6, width=32))
 def test_what_comes_after_the_origin_changes_nothing(shop: Engine, origin: int, step: int, units: float):
     known = known_at(shop, AS_OF)
-    quantity, revenue = known.quantity.copy(), known.revenue.copy()
-    quantity[:, origin + step :] = units
+    sold, revenue = known.sold.copy(), known.revenue.copy()
+    sold[:, origin + step :] = units
     revenue[:, origin + step :] = units
-    changed = replace(known, quantity=quantity, revenue=revenue)
+    changed = replace(known, sold=sold, revenue=revenue)
     np.testing.assert_array_equal(features(known, origin)[1], features(changed, origin)[1])
     np.testing.assert_array_equal(known.eligible(origin), changed.eligible(origin))
 

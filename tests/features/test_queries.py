@@ -13,8 +13,8 @@ from oracles import ORACLES, answer, assert_same_rows, expected
 
 from features import contract
 from features.customers import customer_features
-from features.demand import panel
 from features.engine import QUERIES, SQL_FOLDER, Engine, empty
+from features.panels import PanelSettings, panel
 from features.seeded.tables import write
 from features.windows import time_window
 
@@ -157,9 +157,10 @@ def test_both_engines_give_the_same_customers(both_engines: tuple[Engine, Engine
 
 def test_both_engines_give_the_same_panel(both_engines: tuple[Engine, Engine], cutoff: datetime) -> None:
     windows = [time_window(engine, cutoff, cutoff + timedelta(days=28)) for engine in both_engines]
-    found, other = (panel(window.past, cutoff, "week", 4, window.known_future, 2) for window in windows)
+    found, other = (panel(window.past, cutoff, PanelSettings("week", 4, 2), window.known_future) for window in windows)
     assert (found.item_ids, found.location_ids) == (other.item_ids, other.location_ids)
-    np.testing.assert_allclose(found.quantity, other.quantity, rtol=1e-9)
+    np.testing.assert_allclose(found.sold, other.sold, rtol=1e-9)
+    np.testing.assert_allclose(found.exposure, other.exposure, rtol=1e-9)
     np.testing.assert_allclose(found.revenue, other.revenue, rtol=1e-9, atol=1e-9)
     assert found.offers.keys() == other.offers.keys()
     for name, values in found.offers.items():

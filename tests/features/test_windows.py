@@ -14,13 +14,13 @@ from features import contract
 from features.engine import Engine, empty
 from features.errors import UserError
 from features.histories import KINDS
+from features.periods import Span
 from features.windows import (
     Window,
     before,
     for_tuning,
     given,
     leave_one_out,
-    period_start,
     planned,
     rolling,
     time_window,
@@ -154,14 +154,14 @@ def test_an_item_listed_later_is_not_in_the_past(duckdb_shop: Engine) -> None:
 
 
 def test_windows_roll_from_the_oldest_to_the_end(shop: Engine) -> None:
-    windows = list(rolling(shop, END, WEEK, n_windows=4))
+    windows = list(rolling(shop, END, Span(1, "week"), n_windows=4))
     assert [window.as_of for window in windows] == [END - n * WEEK for n in (4, 3, 2, 1)]
     assert [window.end for window in windows] == [window.as_of + WEEK for window in windows]
     assert [window.name for window in windows] == ["2024-03-18", "2024-03-25", "2024-04-01", "2024-04-08"]
 
 
 def test_rolling_truths_tile_the_time_they_cover(shop: Engine) -> None:
-    truths = [happened(window) for window in rolling(shop, END, WEEK, n_windows=4)]
+    truths = [happened(window) for window in rolling(shop, END, Span(1, "week"), n_windows=4)]
     assert sum(map(len, truths)) == len(set.union(*truths))
     assert set.union(*truths) <= happened(time_window(shop, END - 4 * WEEK, END))
 
@@ -290,11 +290,3 @@ def with_split(shop: Engine) -> Engine:
     return shop.narrow(
         {"events": "select *, case when event_id < 'e0100' then 'train' else 'test' end as split from events"}
     )
-
-
-@pytest.mark.parametrize(
-    ("frequency", "start"),
-    [("day", datetime(2024, 3, 7, tzinfo=UTC)), ("week", AS_OF)],
-)
-def test_a_period_starts_at_midnight(frequency: str, start: datetime) -> None:
-    assert period_start(datetime(2024, 3, 7, 13, 5, tzinfo=UTC), frequency) == start

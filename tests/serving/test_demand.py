@@ -1,5 +1,6 @@
 """The forecaster pages through stored forecasts, and computes them again from a panel with ordered quantiles."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.demand import Panel, level
+from features.demand import level
 from features.errors import UserError
+from features.panels import Panel
 from serving.artifact import Artifact, ArtifactError, Draft
-from serving.demand import Forecaster, forecast
+from serving.demand import Forecaster, Recipe
 
 DATES = ["2023-06-05", "2023-06-12", "2023-06-19"]
 SERIES = {"item_ids": ["a", "a", "b", "c"], "location_ids": ["north", "south", "north", ""]}
 VALUES = np.arange(4 * 3 * 3, dtype=np.float32).reshape(4, 3, 3)
+PANEL = {"frequency": "week", "horizon": 3, "min_periods": 4, "covariates": []}
 EVERYTHING = {"item_ids": [], "location_id": None, "horizon": None, "offset": 0, "limit": 1000}
 
 
@@ -25,7 +28,7 @@ def draft(tmp_path: Path) -> Draft:
     draft.array("forecast", VALUES)
     draft.json("series", SERIES)
     draft.json("features", ["something", "else"])
-    about = {"cutoff": DATES[0], "dates": DATES, "quantiles": [0.05, 0.5], "point": 0, "panel": {}}
+    about = {"cutoff": DATES[0], "dates": DATES, "quantiles": [0.05, 0.5], "point": 0, "panel": PANEL}
     draft.json("forecast", about)
     return draft
 
@@ -89,25 +92,38 @@ class Constant:
 @pytest.fixture
 def known() -> Panel:
     """Two series of eight weeks, the second of which sells too rarely to be forecast."""
-    quantity = np.array([[2, 4] * 4, [0, 0, 0, 1, 0, 0, 1, 0]], np.float32)
+    sold = np.array([[2, 4] * 4, [0, 0, 0, 1, 0, 0, 1, 0]], np.float32)
     return Panel(
         item_ids=("often", "rarely"),
         location_ids=("", ""),
         dates=np.datetime64("2023-04-10") + 7 * np.arange(11),
-        quantity=quantity,
-        revenue=quantity,
+        sold=sold,
+        exposure=np.ones_like(sold),
+        revenue=sold,
         category=np.zeros(2, np.int64),
+        location=np.zeros(2, np.int64),
         offers={name: np.full((2, 11), np.nan, np.float32) for name in ("price", "base_price", "display", "mailer")},
         frequency="week",
         min_periods=4,
     )
 
 
-def test_forecasts_are_levels_times_ratios_ordered_and_never_negative(known: Panel):
-    values = forecast(known, 8, Constant(1.5), [Constant(-1.0), Constant(2.0), Constant(1.0)])
+def test_forecasts_are_levels_times_multiples_ordered_and_never_negative(known: Panel):
+    values = Recipe(Constant(1.5), [Constant(-1.0), Constant(2.0), Constant(1.0)]).forecast(known, 8)
     assert level(known, 8)[0] == 3.0
     assert values.dtype == np.float32
-    assert values.tolist() == [[[4.5, 0.0, 3.0, 6.0]] * 3]
+    assert values.tolist() == [[[4.5, 0.0, 4.5, 9.0]] * 3]
+
+
+def test_a_mean_of_nothing_still_has_quantiles_that_ascend(known: Panel):
+    values = Recipe(Constant(-1.0), [Constant(1.0), Constant(0.0)]).forecast(known, 8)
+    assert values[0, 0].tolist() == pytest.approx([0.0, 0.0, 0.03])
+
+
+def test_what_was_not_on_sale_is_in_no_level(known: Panel):
+    out_of_stock = replace(known, exposure=np.array([[1, 0] * 4, [1] * 8], np.float32))
+    assert level(out_of_stock, 8)[0] == 2.0
+    assert np.isnan(out_of_stock.demand[0, 1::2]).all()
 
 
 def test_trees_of_other_features_are_refused(forecaster: Forecaster, known: Panel):

@@ -15,7 +15,7 @@ from training.evaluation import (
     mean_row,
     mean_rows,
     minus,
-    ratio_row,
+    ratio_rows,
     statistic_row,
 )
 
@@ -55,10 +55,10 @@ def test_the_headline_is_everybody_as_the_first_row_is_masked() -> None:
 
 def test_a_ratio_is_of_sums_and_reproducible(rng: np.random.Generator) -> None:
     above, below = rng.random(50), rng.random(50) + 1
-    row = ratio_row("m", "time", "wape", above, below)
+    (row,) = ratio_rows({("m", "wape"): above}, below, "time")
     assert row.value == pytest.approx(above.sum() / below.sum())
     assert row.low < row.value < row.high
-    assert row == ratio_row("m", "time", "wape", above, below)
+    assert [row] == ratio_rows({("m", "wape"): above}, below, "time")
 
 
 def test_nothing_to_evaluate_is_told() -> None:

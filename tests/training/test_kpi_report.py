@@ -17,8 +17,8 @@ from features.funnel import Funnel
 from features.home import data_folder
 from features.ingest import ingest
 from features.lake import Lake
+from features.periods import period_start
 from features.shops import load_shop
-from features.windows import period_start
 from training import kpi_plots, kpi_report
 from training.console import Speaker
 

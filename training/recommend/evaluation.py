@@ -16,7 +16,7 @@ from features.errors import UserError
 from features.histories import KINDS, EventWeights, Histories, catalogue, log, wanted
 from features.windows import Window
 from serving.tiers import Popularity, Scores
-from training.evaluation import Row, mean_row, mean_rows, minus, ratio_row
+from training.evaluation import Row, mean_row, mean_rows, minus, ratio_rows
 from training.ranking import METRICS, Pairs, Places, best, places
 
 Score = Callable[[Histories], Scores]
@@ -284,7 +284,8 @@ def _list_rows(
             yield Row(model, split, "all", masked, f"coverage_at_{LIST_LENGTH}", coverage, None, None, int(some.sum()))
             yield mean_row(model, split, f"novelty_at_{LIST_LENGTH}", novelty[some], masked)
         if both.any():
-            yield ratio_row(model, split, f"popularity_bias_at_{LIST_LENGTH}", popularity[both], own[both], masked)
+            bias = {(model, f"popularity_bias_at_{LIST_LENGTH}"): popularity[both]}
+            yield from ratio_rows(bias, own[both], split, masked=masked)
 
 
 def _means(values: Scores, pairs: Pairs, n_users: int) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ import pytest
 
 from features.errors import UserError
 from features.lake import Lake
+from features.periods import Span
 from features.shops import Shop
 from features.windows import Window, leave_one_out, rolling, time_window
 from serving.recommend import Recommender
@@ -32,7 +33,7 @@ CONFIG = RecommendConfig.model_validate(
 @pytest.fixture(scope="module")
 def window(shop: Shop) -> Window:
     lake = Lake(shop)
-    return next(rolling(lake.engine(), lake.end(), timedelta(days=21)))
+    return next(rolling(lake.engine(), lake.end(), Span(21, "day")))
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,6 @@ def test_explained_shares_add_up_to_the_score(recommender: Recommender) -> None:
 
 def test_too_little_data_is_told(shop: Shop) -> None:
     as_of = datetime(2000, 1, 1, tzinfo=UTC)
-    window = time_window(Lake(shop).engine(), as_of, as_of + timedelta(days=21))
+    window = time_window(Lake(shop).engine(), as_of, as_of + Span(21, "day"))
     with pytest.raises(UserError, match="no item was touched by 5 people before 2000-01-01"):
         fit(window, CONFIG, choose("cpu"))

@@ -15,7 +15,9 @@ from features.windows import Window, time_window
 from serving.artifact import Artifact, Draft, replay
 from serving.demand import Forecaster
 from training.config import BoosterConfig, load_config
-from training.demand import DemandConfig, DemandModel, evaluate, fit
+from training.demand.config import DemandConfig
+from training.demand.evaluation import evaluate
+from training.demand.fit import DemandModel, fit
 from training.evaluation import Row
 
 MONDAY = date(2022, 1, 3)
@@ -79,7 +81,7 @@ def artifact(model: DemandModel, tmp_path_factory: pytest.TempPathFactory) -> Ar
 
 @pytest.fixture(scope="module")
 def rows(artifact: Artifact, window: Window) -> list[Row]:
-    return evaluate(Forecaster.load(artifact), window, "week", "time")
+    return evaluate(Forecaster.load(artifact), window, "time")
 
 
 def fitted(window: Window, config: DemandConfig = CONFIG) -> DemandModel:
@@ -94,7 +96,7 @@ def exported(model: DemandModel, folder: Path) -> Artifact:
 
 
 def value(rows: list[Row], model: str, metric: str) -> float:
-    (found,) = [row.value for row in rows if (row.model, row.metric) == (model, metric)]
+    (found,) = [row.value for row in rows if (row.model, row.metric, row.segment) == (model, metric, "all")]
     return found
 
 
@@ -116,7 +118,7 @@ def test_without_offers_it_still_forecasts(shop: Engine):
 
 def test_quantiles_ascend_and_nothing_is_negative_or_missing(artifact: Artifact):
     values = artifact.array("forecast")
-    assert values.shape == (N_ITEMS, HORIZON, 8)
+    assert values.shape == (N_ITEMS, HORIZON, 10)
     assert values.dtype == np.float32
     assert np.isfinite(values).all()
     assert (values >= 0).all()
@@ -186,7 +188,7 @@ def test_losses_are_those_of_the_stored_forecast(artifact: Artifact, rows: list[
 
 def test_only_whole_periods_of_the_window_count(artifact: Artifact, shop: Engine, sold: np.ndarray):
     wednesday = time_window(shop, AS_OF + timedelta(days=2), END + timedelta(days=2))
-    rows = evaluate(Forecaster.load(artifact), wednesday, "week", "time")
+    rows = evaluate(Forecaster.load(artifact), wednesday, "time")
     origin = (AS_OF.date() - MONDAY).days // 7
     second_and_third = sold[:, origin + 1 : origin + HORIZON]
     units = sold[:, origin - 4 : origin].mean(1)[:, None]
@@ -197,13 +199,13 @@ def test_only_whole_periods_of_the_window_count(artifact: Artifact, shop: Engine
 def test_a_window_without_a_whole_period_is_refused(artifact: Artifact, shop: Engine):
     short = time_window(shop, AS_OF + timedelta(days=2), AS_OF + timedelta(days=9))
     with pytest.raises(UserError, match="holds no whole week"):
-        evaluate(Forecaster.load(artifact), short, "week", "time")
+        evaluate(Forecaster.load(artifact), short, "time")
 
 
 def test_a_model_is_not_judged_on_what_it_knows(artifact: Artifact, shop: Engine):
     earlier = time_window(shop, AS_OF - timedelta(weeks=3), AS_OF)
     with pytest.raises(UserError, match="knows everything before 2023-02-06 and the window starts at 2023-01-16"):
-        evaluate(Forecaster.load(artifact), earlier, "week", "time")
+        evaluate(Forecaster.load(artifact), earlier, "time")
 
 
 def test_a_short_history_is_the_users_mistake(window: Window):

@@ -1,0 +1,58 @@
+"""The configuration of the demand family."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from features.panels import PanelSettings, StockOuts
+from features.periods import Frequency
+from serving.demand import Base
+from training.config import BoosterConfig, Config, PositiveInt
+
+Quantile = Annotated[float, Field(gt=0, lt=1)]
+
+
+class DemandConfig(Config):
+    """What the demand forecast is fitted with; a period is the shop's ``demand_frequency``."""
+
+    horizon: PositiveInt = 4
+    """Periods to forecast."""
+    quantiles: Annotated[tuple[Quantile, ...], Field(min_length=2)] = (0.05, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.95)
+    """Quantiles to forecast, ascending, the median among them."""
+    min_periods: PositiveInt = 26
+    """Periods with a sale that a series needs to be forecast."""
+    by_location: bool = False
+    """Whether each location has its own series, or an item has one for all."""
+    covariates: tuple[str, ...] = ()
+    """Further columns of ``offers``, known ahead, that the forecast may use."""
+    n_origins: PositiveInt = 6
+    """Instants of the past from which examples are made, spread over the later part of the history."""
+    first_origin: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of the history before the first of them."""
+    n_validation: PositiveInt = 2
+    """Horizons before the cut-off that are held out to stop the trees and to learn how forecasts err."""
+    tweedie_variance_power: Annotated[float, Field(ge=1, lt=2)] = 1.5
+    """Of the mean's objective: 1 is Poisson, near 2 is gamma."""
+    stock_outs: StockOuts = "shared"
+    """What a period counts for in which an item was not on sale all the time: "shared", as much as it was, from half
+    on, which gives the demand that there was; "missing", nothing, which gives that of periods without a stock-out;
+    "ignored", as much as any, to see what the correction brings."""
+    base: Base = "level"
+    """What the trees correct: a series' recent level, or one of ``serving.smoothing``'s forecasts."""
+    seed: int = 0
+    """Seed of the features that a tree may use."""
+    trees: BoosterConfig = BoosterConfig(n_trees=200, learning_rate=0.1, min_data_in_leaf=100)
+    """Of the mean."""
+    shape: BoosterConfig = BoosterConfig(n_trees=60, learning_rate=0.1, num_leaves=8, min_data_in_leaf=100)
+    """Of each quantile's multiple of the mean."""
+
+    @model_validator(mode="after")
+    def _quantiles_ascend_over_the_median(self) -> Self:
+        if list(self.quantiles) != sorted(set(self.quantiles)) or 0.5 not in self.quantiles:
+            raise ValueError(f"quantiles are {self.quantiles}: they must ascend and hold 0.5")
+        return self
+
+    def panel(self, frequency: Frequency) -> PanelSettings:
+        return PanelSettings(
+            frequency, self.horizon, self.min_periods, self.by_location, self.covariates, self.stock_outs
+        )

@@ -1,0 +1,181 @@
+"""Judges forecasts on a window's truth, beside simple rules: points, quantiles, coverage and whole-horizon totals."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.demand import level
+from features.demand_classes import Classes, pattern
+from features.errors import UserError
+from features.panels import Floats, Panel, outcome
+from features.periods import SEASON, first_day, number
+from features.windows import Window
+from serving.demand import Forecaster
+from serving.paths import Dependence, paths
+from training.evaluation import Row, mean_rows, ratio_rows
+
+NAME = "trees"
+N_NAIVE = 4
+N_PATHS = 200
+SERIES_AT_ONCE = 5_000
+
+Baseline = Callable[[Panel, int], Floats]
+
+
+class Judged(NamedTuple):
+    """A model's forecasts: point [n_series, n_steps] and quantiles [n_series, n_steps, n_quantiles], units."""
+
+    point: Floats
+    quantiles: Floats
+
+
+def evaluate(forecaster: Forecaster, window: Window, split: str) -> list[Row]:
+    """WAPE, bias, pinball loss and coverage of the model and of two baselines in a window.
+
+    The forecasts are computed from the window's past, so a model may be judged on any window after its training. Bias
+    is sum(forecast - actual) / sum(actual); pinball losses are sums over the sum of actuals, ``pinball`` is their mean;
+    coverage is of each pair of quantiles around the median, ``_total`` of the sum over the horizon. Periods not whole
+    in the window are left out, and those in which an item was not on sale all the time: what would have been bought is
+    not known. Segments are classes of demand. Intervals resample series.
+
+    Raises UserError when the model was trained on part of the window or no period is whole.
+    """
+    if forecaster.cutoff > f"{window.as_of:%Y-%m-%d}":
+        raise UserError(
+            f"the model knows everything before {forecaster.cutoff} and the window starts at {window.as_of:%Y-%m-%d}: "
+            "choose a later window or an earlier model"
+        )
+    known = forecaster.panel(window.past, window.as_of, window.known_future)
+    steps = _whole_steps(known, window)
+    eligible = known.eligible(known.n_periods)
+    sold, exposure = (values[eligible][:, steps] for values in outcome(window.truth, window.end, known))
+    actual = np.where(exposure >= 1, sold, np.float32(np.nan))
+    values = forecaster.forecast(known)
+    own = Judged(values[:, :, forecaster.point], values[:, :, 1:])
+    judged = {NAME: own, **baselines(known, forecaster.quantiles)}
+    rows: list[Row] = []
+    for segment, chosen in _segments(pattern(known.demand[eligible])):
+        for name, one in judged.items():
+            part = Judged(one.point[chosen][:, steps], one.quantiles[chosen][:, steps])
+            rows += rows_of(name, split, part, actual[chosen], forecaster.quantiles, segment)
+        inside = covered_totals(
+            values[chosen][:, steps, 1:], actual[chosen], forecaster.quantiles, forecaster.dependence
+        )
+        rows += mean_rows(
+            {(NAME, f"{metric}_total"): value for metric, value in inside.items()}, split, segment=segment
+        )
+    return rows
+
+
+def _segments(patterns: Classes) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    yield "all", np.ones(len(patterns), bool)
+    for name in np.unique(patterns).tolist():
+        yield name, patterns == name
+
+
+def _whole_steps(known: Panel, window: Window) -> NDArray[np.intp]:
+    """The steps of the horizon whose periods lie wholly within the window."""
+    starts = known.dates[known.n_periods :].astype("datetime64[us]")
+    after = number(known.dates[known.n_periods :], known.frequency) + 1
+    ends = first_day(after, known.frequency).astype("datetime64[us]")
+    since, until = (np.datetime64(instant.replace(tzinfo=None)) for instant in (window.as_of, window.end))
+    steps = np.flatnonzero((starts >= since) & (ends <= until))
+    if not len(steps):
+        raise UserError(f"the window {window.name} holds no whole {known.frequency} of the horizon: make it longer")
+    return steps
+
+
+def rows_of(
+    name: str, split: str, judged: Judged, actual: Floats, quantiles: Sequence[float], segment: str = "all"
+) -> list[Row]:
+    """Rows of one model; ``actual`` [n_series, n_steps] is NaN where it is not known."""
+    error = judged.point - actual
+    losses = {
+        f"pinball_{quantile:g}": pinball(judged.quantiles[:, :, column], actual, quantile)
+        for column, quantile in enumerate(quantiles)
+    }
+    sums = {"wape": np.nansum(np.abs(error), axis=1), "bias": np.nansum(error, axis=1)}
+    sums |= {"pinball": np.mean([*losses.values()], axis=0), **losses}
+    ratios = ratio_rows(
+        {(name, metric): above for metric, above in sums.items()}, np.nansum(actual, axis=1), split, segment
+    )
+    there = ~np.isnan(actual)
+    weights = there.sum(axis=1)
+    inside = {
+        (name, f"coverage_{round(100 * (quantiles[-1 - k] - quantiles[k]))}"): (
+            (judged.quantiles[:, :, k] <= actual) & (actual <= judged.quantiles[:, :, -1 - k])
+        ).sum(axis=1)
+        for k in range(len(quantiles) // 2)
+    }
+    return [*ratios, *ratio_rows(inside, weights, split, segment)]
+
+
+def pinball(units: Floats, actual: Floats, quantile: float) -> Floats:
+    """Pinball loss per series, shape (n_series,), units; Koenker and Bassett, "Regression Quantiles", 1978."""
+    short = actual - units
+    losses: Floats = np.nansum(np.maximum(quantile * short, (quantile - 1) * short), axis=1)
+    return losses
+
+
+def covered_totals(
+    units: Floats, actual: Floats, quantiles: Sequence[float], tied: Dependence
+) -> dict[str, NDArray[np.bool_]]:
+    """Whether sums over the horizon lie between the quantiles of their sample paths, of series whose sum is known."""
+    whole = ~np.isnan(actual).any(axis=1)
+    units, total = units[whole], actual[whole].sum(axis=1)
+    totals = [
+        np.quantile(
+            paths(units[rows], quantiles, tied.scores(len(rows), N_PATHS, seed=0)[:, :, : units.shape[1]]).sum(axis=2),
+            quantiles,
+            axis=1,
+        )
+        for rows in np.array_split(np.arange(len(units)), max(1, len(units) // SERIES_AT_ONCE))
+    ]
+    found = np.concatenate(totals, axis=1)
+    return {
+        f"coverage_{round(100 * (quantiles[-1 - k] - quantiles[k]))}": (found[k] <= total) & (total <= found[-1 - k])
+        for k in range(len(quantiles) // 2)
+    }
+
+
+def baselines(known: Panel, quantiles: Sequence[float]) -> dict[str, Judged]:
+    """Seasonal naive and the mean of the last four periods, for the series that a forecast covers.
+
+    Their quantiles are their point plus quantiles of their own errors at past origins, pooled over series in levels.
+    """
+    return {"seasonal_naive": _judged(known, quantiles, _seasonal_naive), "mean_4": _judged(known, quantiles, _mean_4)}
+
+
+def _judged(known: Panel, quantiles: Sequence[float], baseline: Baseline) -> Judged:
+    errors = np.concatenate([_errors(known, origin, baseline) for origin in _past_origins(known)])
+    spread = np.nanquantile(errors, quantiles, axis=0).T[None]
+    eligible = known.eligible(known.n_periods)
+    point = baseline(known, known.n_periods)[eligible]
+    scale = level(known, known.n_periods)[eligible, None, None]
+    return Judged(point, np.maximum(point[:, :, None] + scale * spread, 0))
+
+
+def _past_origins(known: Panel) -> range:
+    return range(max(N_NAIVE, known.n_periods // 2), known.n_periods - known.horizon + 1)
+
+
+def _errors(known: Panel, origin: int, baseline: Baseline) -> Floats:
+    eligible = known.eligible(origin)
+    actual = known.demand[eligible, origin : origin + known.horizon]
+    errors: Floats = (actual - baseline(known, origin)[eligible]) / level(known, origin)[eligible, None]
+    return errors
+
+
+def _seasonal_naive(known: Panel, origin: int) -> Floats:
+    """The period one season earlier; the last four in turn where the history is shorter."""
+    season = SEASON[known.frequency]
+    season = season if origin >= season else min(N_NAIVE, origin)
+    steps = np.arange(known.horizon) % season
+    return np.nan_to_num(known.sold[:, origin - season + steps])
+
+
+def _mean_4(known: Panel, origin: int) -> Floats:
+    recent = np.nan_to_num(known.sold[:, max(0, origin - N_NAIVE) : origin])
+    return np.repeat(recent.mean(axis=1, keepdims=True), known.horizon, axis=1)

@@ -1,0 +1,163 @@
+"""Fits the demand forecast: LightGBM over pooled series, one model for the mean and one per quantile's multiple of it.
+
+Every example is a series at an origin in the past with a step of the horizon; units are divided by the series' own
+level, or by a statistical forecast of them, and weighted by it, so that errors count in units. The last horizons before
+the cut-off are held out first: there the mean's trees stop, and how forecasts err there teaches the quantiles, which
+column is the point forecast and how the steps hang together. Then the mean is fitted again on everything. Pooled direct
+forecasts: Makridakis et al., "M5 accuracy competition", IJF 2022.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import lightgbm
+import numpy as np
+from numpy.typing import NDArray
+
+from features.demand import features
+from features.engine import Engine
+from features.errors import UserError
+from features.panels import Floats, Panel, panel
+from features.periods import Frequency
+from serving.artifact import Draft, Json
+from serving.demand import Recipe, model_names
+from serving.paths import Dependence
+from serving.trees import Trees
+from training.demand.config import DemandConfig
+from training.demand.dependence import HeldOut, dependence
+from training.demand.evaluation import NAME, Judged, rows_of
+from training.demand.learning import examples, mean_booster, shape_boosters
+
+
+@dataclass(frozen=True, slots=True)
+class DemandModel:
+    """Fitted trees and the forecast after the cut-off; ``export`` writes what ``serving.demand`` reads."""
+
+    config: DemandConfig
+    known: Panel
+    texts: Mapping[str, str]
+    dependence: Dependence
+    point: int
+    metrics: dict[str, float]
+    name: str = NAME
+
+    def export(self, draft: Draft) -> None:
+        for name, text in self.texts.items():
+            draft.text(name, text)
+        names, _ = features(self.known, self.known.n_periods)
+        draft.json("features", names)
+        draft.json("forecast", self._about())
+        draft.json("series", self._series())
+        draft.array("dependence", self.dependence.steps)
+        draft.array("forecast", _recipe(self.texts, self.config).forecast(self.known, self.known.n_periods))
+
+    def golden_requests(self) -> list[Json]:
+        item_ids = self._series()["item_ids"]
+        some = [*item_ids[:: max(1, len(item_ids) // 5)][:5], "nothing we know"]
+        everything: Json = {"item_ids": [], "location_id": None, "horizon": None, "offset": 0, "limit": 20}
+        return [everything, {**everything, "item_ids": some, "horizon": 1}]
+
+    def _series(self) -> dict[str, list[str]]:
+        chosen = _forecast_rows(self.known)
+        return {
+            "item_ids": [self.known.item_ids[row] for row in chosen],
+            "location_ids": [self.known.location_ids[row] for row in chosen],
+        }
+
+    def _about(self) -> Json:
+        dates = self.known.dates[self.known.n_periods :].astype(str).tolist()
+        settings = self.config.panel(self.known.frequency)
+        return {
+            "cutoff": dates[0],
+            "dates": dates,
+            "quantiles": self.config.quantiles,
+            "point": self.point,
+            "common": self.dependence.common,
+            "base": self.config.base,
+            "panel": {name: getattr(settings, name) for name in settings.__slots__},
+        }
+
+
+def fit(
+    past: Engine, known_future: Engine | None, as_of: datetime, frequency: Frequency, config: DemandConfig
+) -> DemandModel:
+    """Fit on all whole periods before the cut-off and forecast the ``horizon`` periods after them.
+
+    past : what was known at ``as_of``
+    known_future : offers planned for the horizon; None: nothing is
+    Raises UserError when the history is shorter than four horizons or no series has sales enough.
+    """
+    known = panel(past, as_of, config.panel(frequency), known_future)
+    _demand_history(known)
+    judged_at = [known.n_periods - config.horizon * k for k in range(config.n_validation, 0, -1)]
+    judged = examples(known, judged_at, config.base)
+    trial = mean_booster(examples(known, _origins(known, judged_at[0], config), config.base), config, judged)
+    shape = shape_boosters(judged, np.asarray(trial.predict(judged.rows), np.float32), config)
+    held_out = _held_out(known, judged_at, _recipe(_texts([trial, *shape], config), config))
+    point, metrics = _chosen(held_out, config)
+    taught = examples(known, _origins(known, known.n_periods, config), config.base)
+    final = mean_booster(taught, config, n_trees=trial.best_iteration)
+    return DemandModel(
+        config,
+        known,
+        _texts([final, *shape], config),
+        dependence(held_out, config.quantiles, config.seed),
+        point,
+        {**metrics, "n_trees": float(trial.best_iteration), "n_series": float(len(_forecast_rows(known)))},
+    )
+
+
+def _forecast_rows(known: Panel) -> NDArray[np.intp]:
+    return np.flatnonzero(known.eligible(known.n_periods))
+
+
+def _demand_history(known: Panel) -> None:
+    if known.n_periods < 4 * known.horizon:
+        raise UserError(
+            f"the history has {known.n_periods} whole {known.frequency}s and a horizon of {known.horizon} needs "
+            f"{4 * known.horizon}: shorten the horizon or ingest more history"
+        )
+
+
+def _origins(known: Panel, n_periods: int, config: DemandConfig) -> list[int]:
+    """Origins whose targets precede ``n_periods``, evenly over the panel's later part: no dead series is missing."""
+    spread = np.linspace(known.n_periods * config.first_origin, n_periods - config.horizon, config.n_origins)
+    return sorted({round(origin) for origin in spread.tolist()})
+
+
+def _texts(boosters: Sequence[lightgbm.Booster], config: DemandConfig) -> dict[str, str]:
+    texts = (booster.model_to_string() for booster in boosters)
+    return dict(zip(model_names(config.quantiles), texts, strict=True))
+
+
+def _recipe(texts: Mapping[str, str], config: DemandConfig) -> Recipe:
+    mean, *shape = (Trees.from_text(text) for text in texts.values())
+    return Recipe(mean, shape, config.base)
+
+
+def _held_out(known: Panel, origins: Sequence[int], recipe: Recipe) -> HeldOut:
+    parts = []
+    for origin in origins:
+        chosen = known.eligible(origin)
+        actual = known.demand[chosen, origin : origin + known.horizon]
+        parts.append(HeldOut(recipe.forecast(known, origin), actual, np.full(len(actual), origin)))
+    return HeldOut(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _chosen(held_out: HeldOut, config: DemandConfig) -> tuple[int, dict[str, float]]:
+    """The point forecast, mean or median, whose WAPE plus absolute bias is lower, and what was measured for it.
+
+    WAPE alone prefers the median, which leaves a shop of slow sellers short.
+    """
+    units = held_out.units
+    candidates = (0, 1 + config.quantiles.index(0.5))
+    point = min(candidates, key=lambda column: _wape_and_bias(units[:, :, column], held_out.actual))
+    judged = Judged(units[:, :, point], units[:, :, 1:])
+    rows = rows_of(NAME, "validation", judged, held_out.actual, config.quantiles)
+    return point, {f"validation_{row.metric}": row.value for row in rows}
+
+
+def _wape_and_bias(units: Floats, actual: Floats) -> float:
+    error = units - actual
+    return float((np.nansum(np.abs(error)) + abs(np.nansum(error))) / np.nansum(actual))
