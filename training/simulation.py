@@ -131,10 +131,11 @@ def clairvoyant(demand: Floats, opening: Position, supply: Supply) -> Policy:
     return policy
 
 
-def path_policy(paths: Callable[[int], Paths], supply: Supply) -> Policy:
+def path_policy(paths: Callable[[int], Paths], supply: Supply, carry: float = 0.125) -> Policy:
     """The policy that orders from sample paths; see ``serving.replenish.orders``.
 
     paths : from the period's number, float32 [N, n_paths, n_steps], units demanded from that period on
+    carry : as for ``orders``
     """
 
     def policy(period: int, on_hand: Floats, on_order: Floats) -> Floats:
@@ -142,7 +143,7 @@ def path_policy(paths: Callable[[int], Paths], supply: Supply) -> Policy:
         coming = np.zeros((len(ahead), ahead.shape[2]))
         n_known = min(coming.shape[1], on_order.shape[1])
         coming[:, :n_known] = on_order[:, :n_known]
-        return orders(ahead, supply, Position(on_hand, coming)).order_quantity
+        return orders(ahead, supply, Position(on_hand, coming), carry).order_quantity
 
     return policy
 

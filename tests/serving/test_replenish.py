@@ -86,7 +86,7 @@ def one(values: np.ndarray, series: int) -> float:
 
 @given(shops(packs=(0, 1, 3)))
 def test_no_feasible_order_is_cheaper(shop: Shop):
-    placed = orders(*shop)
+    placed = orders(*shop, carry=0)
     for series, quantity in enumerate(placed.order_quantity):
         cheapest = min(cost(shop, series, other) for other in feasible(shop[1], series))
         assert cost(shop, series, quantity) == pytest.approx(cheapest, abs=1e-6)
@@ -94,7 +94,7 @@ def test_no_feasible_order_is_cheaper(shop: Shop):
 
 @given(shops())
 def test_expectations_are_those_of_the_replayed_paths(shop: Shop):
-    placed = orders(*shop)
+    placed = orders(*shop, carry=0)
     for series, quantity in enumerate(placed.order_quantity):
         flows = replay(shop, series, quantity)
         assert one(placed.lost_before_arrival, series) == pytest.approx(flows["before"].mean(), abs=1e-5)
@@ -117,6 +117,23 @@ def test_more_stock_never_orders_more(shop: Shop, more: int):
     paths, supply, position = shop
     richer = orders(paths, supply, replace(position, on_hand=position.on_hand + more))
     assert (richer.order_quantity <= orders(*shop).order_quantity).all()
+
+
+@given(shops(), st.sampled_from([0.3, 2.0]))
+def test_charging_what_is_left_over_for_longer_never_orders_more(shop: Shop, carry: float):
+    assert (orders(*shop, carry=carry).order_quantity <= orders(*shop, carry=0).order_quantity).all()
+
+
+def test_carry_is_holding_cost_where_an_order_covers_one_step():
+    paths = np.random.default_rng(0).poisson(5, (1, 50, 3)).astype(np.float32)
+    supply = Supply.from_days(1, [2.0], holding_cost=0.2, shortage_cost=1.0)
+    dearer = replace(supply, holding_cost=np.array([0.3]))
+    position = Position(np.array([10.0]), np.zeros((1, 3)))
+    carried, dear = orders(paths, supply, position, carry=0.25), orders(paths, dearer, position, carry=0)
+    assert carried.order_quantity == dear.order_quantity
+    assert carried.expected_holding == pytest.approx(dear.expected_holding / 1.5)
+    with pytest.raises(ValueError, match="carry is -1, it must be zero or more: choose it by simulated cost"):
+        orders(paths, supply, position, carry=-1)
 
 
 @given(shops(), st.sampled_from([0.0, 0.5, 0.9, 1.0]))
@@ -187,7 +204,7 @@ def test_an_uncertain_lead_time_orders_more():
     paths = np.full((2, 200, 12), 10, np.float32)
     supply = Supply.from_days(1, np.full(2, 4.0), lead_time_std_days=[0.0, 2.0], holding_cost=0.1, shortage_cost=1.0)
     certain, uncertain = orders(paths, supply, Position(np.full(2, 40.0), np.zeros((2, 12)))).order_up_to
-    assert (certain, uncertain) == (50, 80)
+    assert (certain, uncertain) == (50, 70)
 
 
 def test_what_is_lost_before_arrival_is_not_ordered():
