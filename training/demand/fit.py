@@ -86,10 +86,10 @@ def fit(
 
     past : what was known at ``as_of``
     known_future : offers planned for the horizon; None: nothing is
-    Raises UserError when the history is shorter than four horizons or no series has sales enough.
+    Raises UserError when the history is shorter than what is held out and two horizons, or no series has sales enough.
     """
     known = panel(past, as_of, config.panel(frequency), known_future)
-    _demand_history(known)
+    _demand_history(known, (config.n_validation + 2) * config.horizon)
     judged_at = [known.n_periods - config.horizon * k for k in range(config.n_validation, 0, -1)]
     judged = examples(known, judged_at, config.base)
     trial = mean_booster(examples(known, _origins(known, judged_at[0], config), config.base), config, judged)
@@ -112,11 +112,11 @@ def _forecast_rows(known: Panel) -> NDArray[np.intp]:
     return np.flatnonzero(known.eligible(known.n_periods))
 
 
-def _demand_history(known: Panel) -> None:
-    if known.n_periods < 4 * known.horizon:
+def _demand_history(known: Panel, n_periods: int) -> None:
+    if known.n_periods < n_periods:
         raise UserError(
             f"the history has {known.n_periods} whole {known.frequency}s and a horizon of {known.horizon} needs "
-            f"{4 * known.horizon}: shorten the horizon or ingest more history"
+            f"{n_periods}: shorten the horizon or ingest more history"
         )
 
 
