@@ -51,7 +51,7 @@ class Lake:
             if batches:
                 folder = batches[-1] if table.kind == "snapshot" else self.tables / table.name
                 engine = engine.bind(**{table.name: folder})
-                if table.kind == "keyed":
+                if table.kind == "keyed" and len(batches) > 1:
                     engine = engine.narrow({table.name: _latest(table)})
         return engine
 

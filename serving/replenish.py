@@ -75,7 +75,7 @@ class Supply:
     @classmethod
     def from_days(
         cls,
-        period_days: int,
+        period_days: float,
         lead_time_days: ArrayLike,
         *,
         lead_time_std_days: ArrayLike = np.nan,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 import typer
@@ -24,6 +25,7 @@ from features.shops import checked, load_shop, read_toml
 from features.targets import RESPONSE, Target
 from features.windows import before
 from serving import launch, settings
+from serving.demand import Forecaster
 from serving.propensity import PropensityScorer
 from training import answers, customer_value, evaluation, kpi_report, parallel, pipeline, promotion, tracking
 from training.audience import Audience
@@ -122,12 +124,20 @@ def evaluate(
     until: UntilOption = "",
     device: DeviceOption = "auto",
     windows: WindowsOption = 1,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="What orders by the forecast would cost.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Judge a configuration, or a version's, against the baselines on windows that it has not seen."""
     speaker, found, of = Speaker(json), load_shop(shop), family(task)
     chosen = _configuration_of(found.name, of, version) if version else _configured(of, config, overrides)
     lake, on, by = Lake(found), choose(_device(device)), _split(split)
+    if simulate:
+        rows = _simulated(lake, of, chosen, _instant(until) or lake.end(), windows)
+        show_rows(speaker, f"{found.name}: what orders would have cost", rows, "cost")
+        speaker.result({"rows": rows})
+        return
     end = _instant(until) or pipeline.end(lake, by)
     of_split = pipeline.windows(lake.engine(), found, of, chosen, end, by, windows)
     rows = pipeline.evaluate(found, of, chosen, on, of_split, by)
@@ -136,6 +146,15 @@ def evaluate(
     asked = [f"--split {split}" if split != "time" else "", *overrides, f"--until {until}" if until else ""]
     evaluation.keep(lake.folder, task, " ".join([name, *filter(None, asked)]), rows)
     speaker.result({"rows": rows})
+
+
+def _simulated(lake: Lake, of: Family, config: Config, until: datetime, n_windows: int) -> list[evaluation.Row]:
+    if of.task != "demand":
+        raise UserError(f"--simulate replays orders by a demand forecast: evaluate demand instead of {of.task}")
+    from training.demand import replay
+    from training.demand.config import DemandConfig
+
+    return replay.replayed(lake.engine(), lake.shop.demand_frequency, cast("DemandConfig", config), until, n_windows)
 
 
 @app.command()
@@ -259,6 +278,30 @@ def score(
 def forecast(shop: ShopOption, out: OutOption, json: JsonOption = False) -> None:
     """Write the champion's quantiles for every item and period."""
     _batch(shop, "demand", out, json, answers.forecasts)
+
+
+@app.command()
+def reorder(
+    shop: ShopOption,
+    out: OutOption,
+    as_of: Annotated[str, typer.Option("--as-of", help="First day not yet known; absent: after the data's end.")] = "",
+    json: JsonOption = False,
+) -> None:
+    """Write what to order of every item that has terms of supply, most money at risk first, each with its reason."""
+    from training.demand import ordering
+
+    speaker, found = Speaker(json), load_shop(shop)
+    _refuse_other_formats(out)
+    served, lake = answers.champion(found, family("demand")), Lake(found)
+    morning = _instant(as_of) or lake.end()
+    placed = ordering.order_list(cast("Forecaster", served.scorer), lake.engine(), morning)
+    table = placed.orders.append_column("model_version", pa.repeat(served.version, placed.orders.num_rows))
+    n_orders = table.filter(pc.field("order_quantity") > 0).num_rows
+    speaker.say(f"{n_orders:,} of {table.num_rows:,} series need an order on {morning:%Y-%m-%d}")
+    if placed.n_without_terms:
+        speaker.say(f"{placed.n_without_terms:,} more are forecast but `supply` does not say how they are ordered")
+    _write(table, out, speaker)
+    speaker.result({"rows": table.num_rows, "orders": n_orders, "without_terms": placed.n_without_terms})
 
 
 @app.command()

@@ -60,12 +60,11 @@ def evaluate(forecaster: Forecaster, window: Window, split: str) -> list[Row]:
         for name, one in judged.items():
             part = Judged(one.point[chosen][:, steps], one.quantiles[chosen][:, steps])
             rows += rows_of(name, split, part, actual[chosen], forecaster.quantiles, segment)
-        inside = covered_totals(
-            values[chosen][:, steps, 1:], actual[chosen], forecaster.quantiles, forecaster.dependence
-        )
-        rows += mean_rows(
-            {(NAME, f"{metric}_total"): value for metric, value in inside.items()}, split, segment=segment
-        )
+        whole = chosen & ~np.isnan(actual).any(axis=1)
+        if whole.any():
+            ahead = values[whole][:, steps, 1:]
+            inside = covered_totals(ahead, actual[whole], forecaster.quantiles, forecaster.dependence)
+            rows += mean_rows({(NAME, f"{name}_total"): hit for name, hit in inside.items()}, split, segment=segment)
     return rows
 
 
@@ -122,9 +121,8 @@ def pinball(units: Floats, actual: Floats, quantile: float) -> Floats:
 def covered_totals(
     units: Floats, actual: Floats, quantiles: Sequence[float], tied: Dependence
 ) -> dict[str, NDArray[np.bool_]]:
-    """Whether sums over the horizon lie between the quantiles of their sample paths, of series whose sum is known."""
-    whole = ~np.isnan(actual).any(axis=1)
-    units, total = units[whole], actual[whole].sum(axis=1)
+    """Whether sums over the horizon lie between the quantiles of their sample paths."""
+    total = actual.sum(axis=1)
     totals = [
         np.quantile(
             paths(units[rows], quantiles, tied.scores(len(rows), N_PATHS, seed=0)[:, :, : units.shape[1]]).sum(axis=2),
