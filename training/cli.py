@@ -124,9 +124,7 @@ def evaluate(
     until: UntilOption = "",
     device: DeviceOption = "auto",
     windows: WindowsOption = 1,
-    simulate: Annotated[
-        bool, typer.Option("--simulate", help="What orders by the forecast would cost.")
-    ] = False,
+    simulate: Annotated[bool, typer.Option("--simulate", help="What orders by the forecast would cost.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Judge a configuration, or a version's, against the baselines on windows that it has not seen."""

@@ -1,6 +1,7 @@
 """Judges forecasts on a window's truth, beside simple rules: points, quantiles, coverage and whole-horizon totals."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,10 +15,12 @@ from features.periods import SEASON, first_day, number
 from features.windows import Window
 from serving.demand import Forecaster
 from serving.paths import Dependence, paths
+from serving.smoothing import MEMBERS, slow_quantiles
 from training.evaluation import Row, mean_rows, ratio_rows
 
 NAME = "trees"
 N_NAIVE = 4
+N_PAST_ORIGINS = 8
 N_PATHS = 200
 SERIES_AT_ONCE = 5_000
 
@@ -32,7 +35,7 @@ class Judged(NamedTuple):
 
 
 def evaluate(forecaster: Forecaster, window: Window, split: str) -> list[Row]:
-    """WAPE, bias, pinball loss and coverage of the model and of two baselines in a window.
+    """WAPE, bias, pinball loss and coverage of the model and of baselines in a window.
 
     The forecasts are computed from the window's past, so a model may be judged on any window after its training. Bias
     is sum(forecast - actual) / sum(actual); pinball losses are sums over the sum of actuals, ``pinball`` is their mean;
@@ -139,11 +142,32 @@ def covered_totals(
 
 
 def baselines(known: Panel, quantiles: Sequence[float]) -> dict[str, Judged]:
-    """Seasonal naive and the mean of the last four periods, for the series that a forecast covers.
+    """Simple rules and the statistical forecasts of slow sellers, for the series that a forecast covers.
 
-    Their quantiles are their point plus quantiles of their own errors at past origins, pooled over series in levels.
+    ``counts`` is a negative binomial around a discounted rate. The quantiles of the others are their point plus
+    quantiles of their own errors at past origins, pooled over series in levels.
     """
-    return {"seasonal_naive": _judged(known, quantiles, _seasonal_naive), "mean_4": _judged(known, quantiles, _mean_4)}
+    rules: dict[str, Baseline] = {
+        "seasonal_naive": _seasonal_naive,
+        "mean_4": _mean_4,
+        "tsb": partial(_smoothed, "tsb"),
+        "croston_sba": partial(_smoothed, "croston_sba"),
+    }
+    return {name: _judged(known, quantiles, rule) for name, rule in rules.items()} | {
+        "counts": _counts(known, quantiles)
+    }
+
+
+def _smoothed(member: str, known: Panel, origin: int) -> Floats:
+    ahead = MEMBERS[member].forecast(known.demand[:, :origin], known.horizon)
+    return ahead.astype(np.float32)
+
+
+def _counts(known: Panel, quantiles: Sequence[float]) -> Judged:
+    past = known.demand[known.eligible(known.n_periods)]
+    one_class = np.zeros(len(past), np.int64)
+    ahead = slow_quantiles(past, known.horizon, np.array(quantiles), one_class).astype(np.float32)
+    return Judged(ahead[:, :, quantiles.index(0.5)], ahead)
 
 
 def _judged(known: Panel, quantiles: Sequence[float], baseline: Baseline) -> Judged:
@@ -155,8 +179,9 @@ def _judged(known: Panel, quantiles: Sequence[float], baseline: Baseline) -> Jud
     return Judged(point, np.maximum(point[:, :, None] + scale * spread, 0))
 
 
-def _past_origins(known: Panel) -> range:
-    return range(max(N_NAIVE, known.n_periods // 2), known.n_periods - known.horizon + 1)
+def _past_origins(known: Panel) -> list[int]:
+    first, last = max(N_NAIVE, known.n_periods // 2), known.n_periods - known.horizon
+    return sorted({round(origin) for origin in np.linspace(first, last, N_PAST_ORIGINS).tolist()})
 
 
 def _errors(known: Panel, origin: int, baseline: Baseline) -> Floats:
