@@ -168,7 +168,7 @@ from (
     where event_name in ('purchase', 'refund') and not exists (select 1 from demand)
 ) sold
 join series on sold.item_id = series.item_id
-    and (series.location_id = '' or series.location_id = coalesce(sold.location_id, ''))
+    and ($together = 1 or series.location_id = coalesce(sold.location_id, ''))
 group by 1, 2
 """
 
@@ -181,7 +181,7 @@ def outcome(truth: Engine, end: datetime, of: Panel) -> tuple[Floats, Floats]:
     """
     keys = {"series_idx": range(len(of.item_ids)), "item_id": of.item_ids, "location_id": of.location_ids}
     series = pa.table({name: list(column) for name, column in keys.items()})
-    found = truth.bind(series=series).select(_SOLD, as_of=end, frequency=of.frequency)
+    found = truth.bind(series=series).select(_SOLD, as_of=end, frequency=of.frequency, together=_together(series))
     first = int(number(of.dates[of.n_periods], of.frequency))
     ahead = range(first, first + of.horizon)
     units = _placed(found, "quantity", len(of.item_ids), ahead, np.float32(0))
@@ -195,15 +195,20 @@ select
     avg(coalesce(available_fraction, case when on_hand <= 0 then 0.0 else 1.0 end)) as available
 from stock
 join series on stock.item_id = series.item_id
-    and (series.location_id = '' or series.location_id = coalesce(stock.location_id, ''))
+    and ($together = 1 or series.location_id = coalesce(stock.location_id, ''))
 where date < cast(cast($as_of as timestamp) as date)
 group by 1, 2
 """
 
 
 def _exposure(known: Engine, series: pa.Table, as_of: datetime, frequency: Frequency, periods: range) -> Floats:
-    found = known.bind(series=series).select(_AVAILABLE, as_of=as_of, frequency=frequency)
+    found = known.bind(series=series).select(_AVAILABLE, as_of=as_of, frequency=frequency, together=_together(series))
     return _placed(found, "available", series.num_rows, periods, np.float32(1))
+
+
+def _together(series: pa.Table) -> int:
+    """1 where series are of all locations together; else a series without one is of what names no location."""
+    return int(not any(series["location_id"].to_pylist()))
 
 
 def _open(quantity: Floats, begun: NDArray[np.bool_], location: Ints) -> NDArray[np.bool_]:
@@ -245,7 +250,7 @@ _OFFERS = f"""
 select series_idx, {NUMBER.format(day="date")} as period, {{columns}}
 from offers
 left join series on offers.item_id = series.item_id
-    and (series.location_id = '' or offers.location_id is null or offers.location_id = series.location_id)
+    and ($together = 1 or offers.location_id is null or offers.location_id = series.location_id)
 group by 1, 2
 """
 
@@ -253,9 +258,10 @@ group by 1, 2
 def _offers(plans: Sequence[Engine], series: pa.Table, settings: PanelSettings, periods: range) -> dict[str, Floats]:
     for plan in plans:
         _require(settings.covariates, plan)
-    names = (*PRICES, *PROMOTIONS, *settings.covariates)
+    names = tuple(dict.fromkeys((*PRICES, *PROMOTIONS, *settings.covariates)))
     text = _OFFERS.format(columns=", ".join(f'avg(cast("{name}" as double)) as "{name}"' for name in names))
-    found = pa.concat_tables([plan.bind(series=series).select(text, frequency=settings.frequency) for plan in plans])
+    asked = {"frequency": settings.frequency, "together": _together(series)}
+    found = pa.concat_tables([plan.bind(series=series).select(text, **asked) for plan in plans])
     unmatched = found.set_column(0, "series_idx", found["series_idx"].fill_null(series.num_rows))
     offers = {name: _placed(unmatched, name, series.num_rows + 1, periods, np.float32(np.nan)) for name in names}
     return {
@@ -270,6 +276,17 @@ def _require(covariates: Sequence[str], plan: Engine) -> None:
             f"offers have no column {', '.join(missing)}: covariates can be {', '.join(there)}; "
             "ingest the column or leave it out of covariates"
         )
+    for name in covariates:
+        word = plan.select(_WORD.format(name=name))["word"][0].as_py()
+        if word is not None:
+            raise UserError(f"column {name} of offers says {word}, a covariate is a number: leave it out of covariates")
+
+
+_WORD = """
+select min(cast("{name}" as string)) as word
+from offers
+where "{name}" is not null and try_cast(cast("{name}" as string) as double) is null
+"""
 
 
 def _unplanned_is_zero(shares: Floats) -> Floats:

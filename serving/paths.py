@@ -75,7 +75,8 @@ def scores_of(actual: Floats, units: Floats, quantiles: Sequence[float], rng: np
 
     actual : float32, shape (S, H); NaN gives NaN
     units : float32, shape (S, H, Q), ascending over Q
-    Returns float32, shape (S, H), within three standard deviations.
+    Returns float32, shape (S, H), within three standard deviations; what lies beyond quantiles that are tied at their
+    end, which no score has, lies beyond three.
     """
     knots = normal_scores(quantiles)
     low, high = ((_crossed(actual, units, knots, side)) for side in ("left", "right"))
@@ -91,5 +92,6 @@ def _crossed(actual: Floats, units: Floats, knots: Floats, side: str) -> Floats:
     width = knots[piece + 1] - knots[piece]
     share = np.where(end > start, (actual - start) / np.where(end > start, end - start, 1), float(side == "right"))
     found = knots[piece] + share * width
+    found = np.where((end <= start) & (actual != end), 3 * np.sign(actual - end), found)
     at_zero = (actual <= 0) & (side == "left")
     return np.where(np.isnan(actual), np.nan, np.where(at_zero, -3, found)).astype(np.float32)

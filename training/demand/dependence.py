@@ -28,7 +28,8 @@ def dependence(held_out: HeldOut, quantiles: Sequence[float], seed: int) -> Depe
 def _correlation(scores: Floats) -> NDArray[np.float64]:
     """Correlation of steps over rows, from the pairs that are known; made positive definite by its eigenvalues."""
     there = ~np.isnan(scores)
-    values = np.where(there, scores - np.nanmean(scores, axis=0), 0).astype(np.float64)
+    mean = np.nansum(scores, axis=0) / np.maximum(there.sum(axis=0), 1)
+    values = np.where(there, scores - mean, 0).astype(np.float64)
     n_pairs = there.T.astype(np.float64) @ there
     covariance = values.T @ values / np.maximum(n_pairs, 1)
     deviation = np.sqrt(np.maximum(np.diag(covariance), 1e-12))

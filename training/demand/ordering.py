@@ -1,5 +1,6 @@
 """From a forecast to an order list: the terms of supply, what is there and coming, and the champion's paths."""
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -53,7 +54,7 @@ def order_list(forecaster: Forecaster, engine: Engine, as_of: datetime) -> Order
     eligible = np.flatnonzero(known.eligible(known.n_periods))
     keys = [(known.item_ids[row], known.location_ids[row]) for row in eligible]
     rows, supply = terms(engine, keys, DAYS[known.frequency])
-    _require_reach(supply, known.horizon, known.frequency, [keys[row] for row in rows])
+    require_reach(supply, known.horizon, known.frequency, [keys[row] for row in rows])
     chosen = [keys[row] for row in rows]
     position = standing(engine, chosen, known, as_of)
     parts = [
@@ -90,7 +91,14 @@ def terms(engine: Engine, keys: Keys, period_days: float) -> tuple[Ints, Supply]
     try:
         return np.array([place for place, _ in named]), Supply.from_days(period_days, lead_time_days, **columns)
     except ValueError as error:
-        raise UserError(f"table supply: {error}") from error
+        ordered = [keys[place] for place, _ in named]
+        raise UserError(f"table supply: {_with_item(str(error), ordered)}") from error
+
+
+def _with_item(sentence: str, keys: Keys) -> str:
+    """A sentence about a numbered series, told of its item and place."""
+    names = [f"item {item_id}" + (f" at {location_id}" if location_id else "") for item_id, location_id in keys]
+    return re.sub(r"series (\d+)", lambda found: names[int(found[1])], sentence)
 
 
 def _has_terms(key: tuple[str, str], at: dict[tuple[str, str], int]) -> bool:
@@ -107,7 +115,8 @@ def _refuse_several_places(keys: Keys, ids: Keys) -> None:
         )
 
 
-def _require_reach(supply: Supply, horizon: int, frequency: str, keys: Keys) -> None:
+def require_reach(supply: Supply, horizon: int, frequency: str, keys: Keys) -> None:
+    """Raises UserError when an order must last longer than the forecast reaches."""
     needed = np.ceil(supply.lead_time) + supply.review
     if needed.max() > horizon:
         longest = int(needed.argmax())
