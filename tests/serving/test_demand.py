@@ -109,14 +109,14 @@ def known() -> Panel:
 
 
 def test_forecasts_are_levels_times_multiples_ordered_and_never_negative(known: Panel):
-    values = Recipe(Constant(1.5), [Constant(-1.0), Constant(2.0), Constant(1.0)]).forecast(known, 8)
+    values = Recipe([Constant(1.5)], [Constant(-1.0), Constant(2.0), Constant(1.0)]).forecast(known, 8)
     assert level(known, 8)[0] == 3.0
     assert values.dtype == np.float32
     assert values.tolist() == [[[4.5, 0.0, 4.5, 9.0]] * 3]
 
 
 def test_a_mean_of_nothing_still_has_quantiles_that_ascend(known: Panel):
-    values = Recipe(Constant(-1.0), [Constant(1.0), Constant(0.0)]).forecast(known, 8)
+    values = Recipe([Constant(-1.0)], [Constant(1.0), Constant(0.0)]).forecast(known, 8)
     assert values[0, 0].tolist() == pytest.approx([0.0, 0.0, 0.03])
 
 
