@@ -4,8 +4,8 @@
     python tests/benchmarks/bench_orange_juice.py [--rounds 1 2 3]
 
 Round r knows the weeks up to 133 + 2 r and forecasts the weeks 135 + 2 r and 136 + 2 r; prices, deals and advertising
-of the weeks ahead are known. MAPE is the mean over all rows of all rounds; naive repeats the last sales known. Published
-are 109.67 for it and 36.28 for LightGBM. The last line is one JSON object.
+of the weeks ahead are known. MAPE is the mean over all rows of all rounds; naive repeats the last sales known.
+Published are 109.67 for it and 36.28 for LightGBM. The last line is one JSON object.
 
 Source: Microsoft's TSPerf, "Retail sales forecasting: OrangeJuice_Pt_3Weeks_Weekly".
 """

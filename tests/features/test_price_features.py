@@ -17,7 +17,7 @@ N_SERIES = N_ITEMS * N_PLACES
 
 @pytest.fixture
 def panel(rng: np.random.Generator) -> Panel:
-    """Five items, i4 of another category, in three places; a tenth of the prices is unknown; i3 hardly sold anywhere."""
+    """Five items, i4 of another category, in three places; a tenth of the prices is unknown; i3 hardly sold."""
     shape = (N_SERIES, N_WEEKS + HORIZON)
     item, place = np.repeat(np.arange(N_ITEMS), N_PLACES), np.tile(np.arange(N_PLACES), N_ITEMS)
     price = rng.choice([1.0, 1.5, 2.0, 3.0], shape)

@@ -45,6 +45,8 @@ class DemandConfig(Config):
     bases: Annotated[tuple[Base, ...], Field(min_length=1)] = ("level",)
     """What the trees correct: a series' recent level, the response to its prices and promotions, or one of
     ``serving.smoothing``'s forecasts. Each has its own trees, and the mean is the geometric mean of what they say."""
+    patience: Annotated[int, Field(ge=0)] = 15
+    """Trees of the mean without a gain on what is held out after which it stops; 0: it takes all of ``n_trees``."""
     seed: int = 0
     """Seed of the features that a tree may use."""
     trees: BoosterConfig = BoosterConfig(n_trees=200, learning_rate=0.1, min_data_in_leaf=100)

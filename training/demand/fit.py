@@ -27,7 +27,7 @@ from serving.trees import Trees
 from training.demand.config import DemandConfig
 from training.demand.dependence import HeldOut, dependence
 from training.demand.evaluation import NAME, Judged, rows_of
-from training.demand.learning import examples, mean_boosters, shape_boosters
+from training.demand.learning import examples, mean_boosters, n_taken, shape_boosters
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def fit(
     shape = shape_boosters(judged, mean_of(trial, judged.rows, judged.bases), config)
     held_out = _held_out(known, judged_at, _recipe(_texts([*trial, *shape], config), config))
     point, metrics = _chosen(held_out, config)
-    n_trees = [booster.best_iteration for booster in trial]
+    n_trees = [n_taken(booster) for booster in trial]
     taught = examples(known, _origins(known, known.n_periods, config), config.bases)
     final = mean_boosters(taught, config, n_trees=n_trees)
     return DemandModel(

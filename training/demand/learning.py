@@ -13,7 +13,6 @@ from training.config import BoosterConfig
 from training.demand.config import DemandConfig, Loss
 
 MOST_SHAPE_ROWS = 100_000
-_PATIENCE = 15
 _REPRODUCIBLE: dict[str, Any] = {
     "num_threads": 2,
     "deterministic": True,
@@ -71,16 +70,21 @@ def mean_boosters(
     settings = _settings(config.trees, config.seed) | _objective(config)
     data = lightgbm.Dataset(taught.rows, params=settings)
     watched = [] if judged is None else [(judged, data.create_valid(judged.rows))]
-    callbacks = [lightgbm.early_stopping(_PATIENCE, verbose=False)] if watched else []
+    callbacks = [lightgbm.early_stopping(config.patience, verbose=False)] if watched and config.patience else []
     boosters = []
     for base in range(len(config.bases)):
         for of, binned in ((taught, data), *watched):
             binned.set_label(of.relative(base)).set_weight(of.weight(config.loss, base))
         most = n_trees[base] if n_trees else config.trees.n_trees
-        boosters.append(
-            lightgbm.train(settings, data, most, valid_sets=[each for _, each in watched], callbacks=callbacks)
-        )
+        seen = [binned for _, binned in watched]
+        boosters.append(lightgbm.train(settings, data, most, valid_sets=seen, callbacks=callbacks))
     return boosters
+
+
+def n_taken(booster: lightgbm.Booster) -> int:
+    """Trees that a booster answers with: up to the best one if it was watched."""
+    n_best: int = booster.best_iteration
+    return n_best if n_best > 0 else int(booster.num_trees())
 
 
 def _objective(config: DemandConfig) -> dict[str, Any]:
