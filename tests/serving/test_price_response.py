@@ -113,3 +113,13 @@ def test_periods_that_nobody_could_buy_in_teach_nothing(panel: Panel):
     found = response(replace(panel, exposure=closed, sold=sold))
     truth = expected(panel.offers["price"], panel.offers["mailer"])[:, N_WEEKS:]
     assert np.abs(found / truth - 1).mean() < 0.05
+
+
+def test_a_series_that_is_hardly_sold_says_nothing_about_others(panel: Panel):
+    """A panel built at the origin would not hold it."""
+    rare = panel.sold.copy()
+    rare[0, 3:] = 0
+    other_price = panel.offers["price"].copy()
+    other_price[0] = 9.0
+    without, with_it = (response(replace(each, sold=rare)) for each in (panel, with_offers(panel, price=other_price)))
+    np.testing.assert_array_equal(without[1:], with_it[1:])
