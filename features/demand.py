@@ -5,54 +5,19 @@ are its past, period ``origin + h`` is the target of step ``h``. Periods in whic
 from every lag, mean and count: sums of units are divided by sums of exposure.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
-
 import numpy as np
 
-from features.panels import PRICES, PROMOTIONS, Floats, Ints, Panel, demand, least
+from features.known import Known, latest, mean, ratio, summed
+from features.panels import PRICES, PROMOTIONS, Floats, Ints, Panel
 from features.periods import DAYS, SEASON, YEAR
+from features.price_features import price_features, promotion_features
 
 LEVEL_WINDOW = {"day": 56, "week": 26, "month": 12}
 ROLLING_WINDOWS = {"day": (7, 14, 28, 91, 364), "week": (2, 4, 8, 13, 52), "month": (2, 3, 6, 12, 24)}
 N_LAGS = {"day": 7, "week": 4, "month": 3}
 
-_PROMOTION_WINDOW = 26
 _PROFILE_SEASONS = {"day": 8, "week": 2, "month": 3}
 _AROUND_A_YEAR_AGO = {"day": 3, "week": 1, "month": 0}
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of a panel at an origin.
-
-    sold, exposure : float32, shape (S, origin), units and shares, 0 where a period does not count
-    level : float32, shape (S, 1), units per period, > 0
-    """
-
-    panel: Panel
-    origin: int
-
-    @cached_property
-    def sold(self) -> Floats:
-        return np.where(self.exposure > 0, self.panel.sold[:, : self.origin], np.float32(0))
-
-    @cached_property
-    def exposure(self) -> Floats:
-        return self.panel.exposure[:, : self.origin]
-
-    @cached_property
-    def level(self) -> Floats:
-        return level(self.panel, self.origin)[:, None]
-
-    @cached_property
-    def relative(self) -> Floats:
-        """Demand over level, shape (S, origin), NaN where it cannot be said."""
-        return demand(self.panel.sold[:, : self.origin], self.exposure) / self.level
-
-    @property
-    def ahead(self) -> slice:
-        return slice(self.origin, self.origin + self.panel.horizon)
 
 
 def features(panel: Panel, origin: int) -> tuple[tuple[str, ...], Floats]:
@@ -64,19 +29,19 @@ def features(panel: Panel, origin: int) -> tuple[tuple[str, ...], Floats]:
     origin : periods known, 1 to P
     Returns the names of the F features and float32, shape (S, H, F).
     """
-    known = Known(panel, origin)
+    known = Known(panel, origin, level(panel, origin)[:, None])
     columns = {
         "step": np.arange(1, panel.horizon + 1),
         "level": np.log(known.level),
         **_lags(known),
         **_rolling(known),
         **_intermittency(known),
-        **_price(known),
+        **price_features(known),
         **_groups(known),
         **_season(known),
         **_a_year_ago(known),
         **_calendar(known),
-        **_promotion(known),
+        **promotion_features(known),
         **_covariates(known),
     }
     shape = (len(panel.item_ids), panel.horizon)
@@ -92,24 +57,8 @@ def level(panel: Panel, origin: int) -> Floats:
     recent = slice(max(0, origin - window), origin)
     counted = panel.exposure[:, recent] > 0
     sold = np.where(counted, panel.sold[:, recent], 0).sum(axis=1)
-    mean = _ratio(sold, panel.exposure[:, recent].sum(axis=1))
-    return np.maximum(np.nan_to_num(mean), np.float32(1 / window))
-
-
-def _mean(values: Floats) -> Floats:
-    """Mean over the last axis of what is known; NaN where nothing is."""
-    known = ~np.isnan(values)
-    counted = known.sum(axis=-1)
-    return np.where(counted > 0, np.nansum(values, axis=-1) / np.maximum(counted, 1), np.float32(np.nan))
-
-
-def _ratio(above: Floats, below: Floats) -> Floats:
-    safe = np.where(below > 0, below, np.nan)
-    return (above / safe).astype(np.float32)
-
-
-def _latest(values: Floats, n: int) -> Floats:
-    return values[:, max(0, values.shape[1] - n) :]
+    rate = ratio(sold, panel.exposure[:, recent].sum(axis=1))
+    return np.maximum(np.nan_to_num(rate), np.float32(1 / window))
 
 
 def _lags(known: Known) -> dict[str, Floats]:
@@ -122,18 +71,18 @@ def _lags(known: Known) -> dict[str, Floats]:
 def _rolling(known: Known) -> dict[str, Floats]:
     windows = ROLLING_WINDOWS[known.panel.frequency]
     means = {f"mean_{n}": _recent_rate(known, n) / known.level for n in windows}
-    deviations = {f"std_{n}": _std(_latest(known.relative, n))[:, None] for n in windows[2:4]}
+    deviations = {f"std_{n}": _std(latest(known.relative, n))[:, None] for n in windows[2:4]}
     return means | deviations
 
 
 def _recent_rate(known: Known, n: int) -> Floats:
     """Units per period of exposure in the latest ``n`` periods, shape (S, 1)."""
-    sums = (_latest(values, n).sum(axis=1, keepdims=True) for values in (known.sold, known.exposure))
-    return _ratio(*sums)
+    sums = (latest(values, n).sum(axis=1, keepdims=True) for values in (known.sold, known.exposure))
+    return ratio(*sums)
 
 
 def _std(values: Floats) -> Floats:
-    variance: Floats = _mean(values**2) - _mean(values) ** 2
+    variance: Floats = mean(values**2) - mean(values) ** 2
     return np.sqrt(np.maximum(variance, 0))
 
 
@@ -142,59 +91,25 @@ def _intermittency(known: Known) -> dict[str, Floats]:
     age = (~np.isnan(past)).sum(axis=1)
     since = np.where(sold.any(axis=1), np.argmax(sold[:, ::-1], axis=1), known.origin)
     zero = np.where(np.isnan(known.relative), np.nan, ~sold).astype(np.float32)
-    shares = {f"zero_share_{n}": _mean(_latest(zero, n))[:, None] for n in (4, 13)}
-    exposures = {f"exposure_{n}": _latest(known.exposure, n).mean(axis=1, keepdims=True) for n in (1, 13)}
+    shares = {f"zero_share_{n}": mean(latest(zero, n))[:, None] for n in (4, 13)}
+    exposures = {f"exposure_{n}": latest(known.exposure, n).mean(axis=1, keepdims=True) for n in (1, 13)}
     return {"periods_since_first_sale": age[:, None], "periods_since_last_sale": since[:, None], **shares, **exposures}
 
 
-def _price(known: Known) -> dict[str, Floats]:
-    revenue, offers = known.panel.revenue[:, : known.origin], known.panel.offers
-    usual, recent = (
-        _ratio(_latest(revenue, n).sum(axis=1, keepdims=True), _latest(known.sold, n).sum(axis=1, keepdims=True))
-        for n in (known.origin, 4)
-    )
-    planned, base = (offers[name][:, known.ahead] for name in PRICES)
-    listed = _mean(_latest(offers["price"][:, : known.origin], _PROMOTION_WINDOW))[:, None]
-    own = _ratio(planned, np.where(np.isnan(listed), usual, listed))
-    return {
-        "price": usual,
-        "price_recent": _ratio(recent, usual),
-        "price_planned": own,
-        "price_off_base": _ratio(planned, base),
-        "price_off_last": _ratio(planned, _before(offers["price"], known)),
-        "price_of_others": _ratio(own, _among_neighbours(own, known.panel)),
-    }
-
-
-def _before(values: Floats, known: Known) -> Floats:
-    """Each target's value one period earlier, shape (S, H)."""
-    return values[:, known.origin - 1 : known.ahead.stop - 1]
-
-
-def _among_neighbours(values: Floats, panel: Panel) -> Floats:
-    """Mean over the series of the same category and place, shape (S, H)."""
-    _, group = np.unique(panel.category * (panel.location.max(initial=0) + 1) + panel.location, return_inverse=True)
-    there = ~np.isnan(values)
-    return _ratio(_summed(np.nan_to_num(values), group), _summed(there.astype(np.float32), group))[group]
-
-
-def _summed(values: Floats, group: Ints) -> Floats:
-    """Sums of rows by group, shape (G, ...)."""
-    sums = np.zeros((group.max(initial=-1) + 1, values.shape[1]), np.float32)
-    np.add.at(sums, group, values)
-    return sums
-
-
 def _groups(known: Known) -> dict[str, Floats]:
-    """Latest sales of the category, the place and everything over what their series' levels promise."""
-    panel, windows = known.panel, ROLLING_WINDOWS[known.panel.frequency][:2]
-    held = ((known.sold > 0).sum(axis=1) >= least(panel.min_periods))[:, None]
-    groups = {"category": panel.category, "location": panel.location, "shop": np.zeros_like(panel.category)}
+    """Latest sales of the item, the category, the place and everything over what their series' levels promise."""
+    panel, windows = known.panel, (1, *ROLLING_WINDOWS[known.panel.frequency][:3])
+    groups = {
+        "item": known.item,
+        "category": panel.category,
+        "location": panel.location,
+        "shop": np.zeros_like(panel.category),
+    }
     columns = {}
     for name, group in groups.items():
-        sold, promised = _summed(known.sold * held, group), _summed(known.exposure * known.level * held, group)
+        sold, promised = (summed(values * known.held, group) for values in (known.sold, known.exposure * known.level))
         for n in windows:
-            trend = _ratio(_latest(sold, n).sum(axis=1), _latest(promised, n).sum(axis=1))
+            trend = ratio(latest(sold, n).sum(axis=1), latest(promised, n).sum(axis=1))
             columns[f"{name}_trend_{n}"] = trend[group, None]
         columns[f"{name}_season"] = _profile(sold, promised, known)[group]
     return columns
@@ -204,14 +119,14 @@ def _profile(sold: Floats, promised: Floats, known: Known) -> Floats:
     """Sales over promise at the target's place in the season, over the latest seasons, shape (G, H)."""
     frequency = known.panel.frequency
     back = [_ago(known, SEASON[frequency], k) for k in range(_PROFILE_SEASONS[frequency])]
-    return _ratio(_sum_at(sold, back), _sum_at(promised, back))
+    return ratio(_sum_at(sold, back), _sum_at(promised, back))
 
 
 def _season(known: Known) -> dict[str, Floats]:
     """The same period one season ago, and the mean of up to four seasons, as far as the origin knows them."""
     season = SEASON[known.panel.frequency]
     seen = np.stack([_at(known.relative, _ago(known, season, k)) for k in range(4)], axis=-1)
-    return {"season_1": seen[:, :, 0], "season_mean_4": _mean(seen)}
+    return {"season_1": seen[:, :, 0], "season_mean_4": mean(seen)}
 
 
 def _a_year_ago(known: Known) -> dict[str, Floats]:
@@ -221,7 +136,7 @@ def _a_year_ago(known: Known) -> dict[str, Floats]:
     own = {"growth_a_year_ago": _growth_a_year_ago(known, known.sold, known.exposure)}
     return own | {
         f"{name}_growth_a_year_ago": _growth_a_year_ago(
-            known, _summed(known.sold, group), _summed(known.exposure * known.level, group)
+            known, summed(known.sold, group), summed(known.exposure * known.level, group)
         )[group]
         for name, group in groups.items()
     }
@@ -234,8 +149,8 @@ def _growth_a_year_ago(known: Known, sold: Floats, promised: Floats) -> Floats:
     days = [target + k for k in range(-around, around + 1)]
     then = max(known.origin - YEAR[frequency], 0)
     before = slice(max(then - LEVEL_WINDOW[frequency], 0), then)
-    usual = _ratio(*(values[:, before].sum(axis=1, keepdims=True) for values in (sold, promised)))
-    return _ratio(_ratio(_sum_at(sold, days), _sum_at(promised, days)), usual)
+    usual = ratio(*(values[:, before].sum(axis=1, keepdims=True) for values in (sold, promised)))
+    return ratio(ratio(_sum_at(sold, days), _sum_at(promised, days)), usual)
 
 
 def _ago(known: Known, season: int, k: int) -> Ints:
@@ -266,29 +181,6 @@ def _calendar(known: Known) -> dict[str, Floats]:
         "day_of_month": in_month,
         "weekday": weekday,
     }
-
-
-def _promotion(known: Known) -> dict[str, Floats]:
-    """Display and mailer of the target, how usual they are, and what sold in periods promoted alike."""
-    offers = known.panel.offers
-    share = np.fmax(offers["display"], offers["mailer"])
-    columns = {
-        "mean_promoted_alike": _promoted_alike(known, share),
-        "promoted_last": _before(share, known),
-        "promoted_of_others": _among_neighbours(share[:, known.ahead], known.panel),
-    }
-    for name in PROMOTIONS:
-        columns[name] = offers[name][:, known.ahead]
-        columns[f"{name}_usual"] = _mean(_latest(offers[name][:, : known.origin], 8))[:, None]
-    return columns
-
-
-def _promoted_alike(known: Known, share: Floats) -> Floats:
-    """Mean relative demand, shape (S, H), of the latest periods that were promoted at all, or not, as the target is."""
-    before, ahead = _latest(share[:, : known.origin], _PROMOTION_WINDOW), share[:, known.ahead]
-    past = _latest(known.relative, _PROMOTION_WINDOW)
-    promoted, usual = (_mean(np.where(alike, past, np.nan))[:, None] for alike in (before > 0, before == 0))
-    return np.where(ahead > 0, promoted, np.where(ahead == 0, usual, np.nan)).astype(np.float32)
 
 
 def _covariates(known: Known) -> dict[str, Floats]:

@@ -5,7 +5,7 @@
 ``forecast.json``       cutoff and dates, the settings of the panel, the quantiles, which column is the point forecast
 ``dependence.npy``      float64 [horizon, horizon]: see ``serving.paths.Dependence``
 ``features.json``       names of the features in the order in which the trees read them
-``mean.txt``, ``quantile_0.05.txt`` ...   LightGBM models: see ``Recipe``
+``mean_BASE.txt``       one LightGBM model per base, ``quantile_0.05.txt`` ... one per quantile: see ``Recipe``
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from features.demand import features, level
 from features.engine import Engine
 from features.errors import UserError
+from features.known import Known
 from features.panels import Floats, Panel, PanelSettings, panel
 from features.periods import SEASON
 from serving.artifact import Artifact, ArtifactError, Json
 from serving.paths import Dependence, paths
+from serving.price_response import price_response
 from serving.smoothing import MEMBERS
 from serving.trees import Trees
 
@@ -39,17 +41,20 @@ ROWS_AT_ONCE = 200_000
 LEAST_MEAN = np.float32(0.01)
 """Share of its base below which a mean does not fall where quantiles are multiples of it."""
 
-Base = Literal["level", "theta", "holt", "holt_winters_additive", "holt_winters_multiplicative"]
+Base = Literal["level", "price_response", "theta", "holt", "holt_winters_additive", "holt_winters_multiplicative"]
 
 
 def base_of(known: Panel, origin: int, base: Base) -> Floats:
-    """What trees correct, float32, shape (S, horizon), units, > 0: a series' level, or a statistical forecast of it.
+    """What trees correct, float32, shape (S, horizon), units, > 0: a series' level, or a forecast of another kind.
 
-    A statistical forecast does not fall below a tenth of the level.
+    "price_response" is told by prices and promotions, see ``serving.price_response``; the others are statistical
+    forecasts, which do not fall below a tenth of the level.
     """
     flat = np.repeat(level(known, origin)[:, None], known.horizon, axis=1)
     if base == "level":
         return flat
+    if base == "price_response":
+        return price_response(Known(known, origin, flat[:, :1]))
     ahead = MEMBERS[base].forecast(known.demand[:, :origin], known.horizon, SEASON[known.frequency])
     return np.maximum(ahead.astype(np.float32), flat / 10)
 
@@ -58,14 +63,14 @@ def base_of(known: Panel, origin: int, base: Base) -> Floats:
 class Recipe:
     """What turns a panel into a forecast: the mean, and quantiles as multiples of it.
 
-    mean : from features to units over the base
+    means : one for each base, from features to units over it; the mean is their geometric mean in units
     shape : for each quantile, from ``shape_rows`` to its multiple of the mean, ascending
-    base : what the mean is a multiple of, see ``base_of``
+    bases : what the means are multiples of, see ``base_of``
     """
 
-    mean: Regressor
+    means: Sequence[Regressor]
     shape: Sequence[Regressor]
-    base: Base = "level"
+    bases: tuple[Base, ...] = ("level",)
 
     def forecast(self, known: Panel, origin: int) -> Floats:
         """Forecasts of every series that is eligible at an origin; quantiles ascend and nothing is below zero.
@@ -76,18 +81,33 @@ class Recipe:
         eligible = known.eligible(origin)
         _, values = features(known, origin)
         rows = values[eligible].reshape(-1, values.shape[-1])
-        scale = base_of(known, origin, self.base)[eligible].ravel()
+        scales = np.stack([base_of(known, origin, base)[eligible].ravel() for base in self.bases], axis=1)
         parts = [slice(i, i + ROWS_AT_ONCE) for i in range(0, len(rows), ROWS_AT_ONCE)]
-        units = np.concatenate([self._units(rows[part], scale[part]) for part in parts])
+        units = np.concatenate([self._units(rows[part], scales[part]) for part in parts])
         return units.reshape(-1, known.horizon, units.shape[-1])
 
-    def _units(self, rows: Floats, scale: Floats) -> Floats:
-        relative = self.mean.predict(rows.astype(np.float64)).astype(np.float32)
+    def _units(self, rows: Floats, scales: Floats) -> Floats:
+        relative, scale = mean_of(self.means, rows, scales), scales[:, 0]
         wide = shape_rows(rows, relative, scale).astype(np.float64)
         multiples = np.stack([model.predict(wide) for model in self.shape], axis=-1).astype(np.float32)
         multiples.sort(axis=-1)
         quantiles = np.maximum(multiples, 0) * (floored(relative) * scale)[:, None]
         return np.concatenate([np.maximum(relative * scale, 0)[:, None], quantiles], axis=1)
+
+
+def mean_of(means: Sequence[Regressor], rows: Floats, scales: Floats) -> Floats:
+    """What several models say together, over the first base: the geometric mean of their units.
+
+    rows : float32, shape (n, F); scales : float32, shape (n, n_bases), units
+    Returns float32, shape (n,); the answer of one model alone as it is, of several at least ``LEAST_MEAN`` each.
+    """
+    wide = rows.astype(np.float64)
+    relative = [model.predict(wide).astype(np.float32) for model in means]
+    if len(relative) == 1:
+        return relative[0]
+    units = floored(np.stack(relative, axis=1)) * scales
+    together: Floats = np.exp(np.log(units).mean(axis=1))
+    return together / scales[:, 0]
 
 
 def floored(relative: Floats) -> Floats:
@@ -104,13 +124,13 @@ def shape_rows(rows: Floats, relative: Floats, scale: Floats) -> Floats:
     return np.column_stack([rows, np.log(floored(relative)), np.log(floored(relative) * scale)])
 
 
-def model_names(quantiles: Sequence[float]) -> list[str]:
-    """The texts' names, in the order of the forecast's columns.
+def model_names(bases: Sequence[Base], quantiles: Sequence[float]) -> list[str]:
+    """The texts' names: of the means, then of the quantiles in the order of the forecast's columns.
 
-    >>> model_names([0.05, 0.5])
-    ['mean', 'quantile_0.05', 'quantile_0.5']
+    >>> model_names(["level"], [0.05, 0.5])
+    ['mean_level', 'quantile_0.05', 'quantile_0.5']
     """
-    return ["mean", *(f"quantile_{quantile:g}" for quantile in quantiles)]
+    return [*(f"mean_{base}" for base in bases), *(f"quantile_{quantile:g}" for quantile in quantiles)]
 
 
 class Forecaster:
@@ -205,8 +225,9 @@ class Forecaster:
 
     @cached_property
     def recipe(self) -> Recipe:
-        mean, *shape = (Trees.from_text(self._artifact.text(name)) for name in model_names(self.quantiles))
-        return Recipe(mean, shape, self._artifact.json("forecast")["base"])
+        bases = tuple(self._artifact.json("forecast")["bases"])
+        models = [Trees.from_text(self._artifact.text(name)) for name in model_names(bases, self.quantiles)]
+        return Recipe(models[: len(bases)], models[len(bases) :], bases)
 
     def _horizon(self, asked: int | None) -> int:
         longest = len(self.dates)

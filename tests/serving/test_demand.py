@@ -109,14 +109,24 @@ def known() -> Panel:
 
 
 def test_forecasts_are_levels_times_multiples_ordered_and_never_negative(known: Panel):
-    values = Recipe(Constant(1.5), [Constant(-1.0), Constant(2.0), Constant(1.0)]).forecast(known, 8)
+    values = Recipe([Constant(1.5)], [Constant(-1.0), Constant(2.0), Constant(1.0)]).forecast(known, 8)
     assert level(known, 8)[0] == 3.0
     assert values.dtype == np.float32
     assert values.tolist() == [[[4.5, 0.0, 4.5, 9.0]] * 3]
 
 
+def test_the_mean_over_several_bases_is_the_geometric_mean_of_their_units(known: Panel):
+    one = [
+        Recipe([Constant(c)], [Constant(1.0)], (base,)).forecast(known, 8)
+        for c, base in ((1.5, "level"), (2.0, "theta"))
+    ]
+    both = Recipe([Constant(1.5), Constant(2.0)], [Constant(2.0)], ("level", "theta")).forecast(known, 8)
+    np.testing.assert_allclose(both[:, :, 0], np.sqrt(one[0] * one[1])[:, :, 0], rtol=1e-5)
+    np.testing.assert_allclose(both[:, :, 1], 2 * both[:, :, 0], rtol=1e-5)
+
+
 def test_a_mean_of_nothing_still_has_quantiles_that_ascend(known: Panel):
-    values = Recipe(Constant(-1.0), [Constant(1.0), Constant(0.0)]).forecast(known, 8)
+    values = Recipe([Constant(-1.0)], [Constant(1.0), Constant(0.0)]).forecast(known, 8)
     assert values[0, 0].tolist() == pytest.approx([0.0, 0.0, 0.03])
 
 

@@ -1,6 +1,6 @@
 """The configuration of the demand family."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,7 @@ from features.periods import Frequency
 from serving.demand import Base
 from training.config import BoosterConfig, Config, PositiveInt
 
+Loss = Literal["tweedie", "mape"]
 Quantile = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -37,8 +38,15 @@ class DemandConfig(Config):
     """What a period counts for in which an item was not on sale all the time: "shared", as much as it was, from half
     on, which gives the demand that there was; "missing", nothing, which gives that of periods without a stock-out;
     "ignored", as much as any, to see what the correction brings."""
-    base: Base = "level"
-    """What the trees correct: a series' recent level, or one of ``serving.smoothing``'s forecasts."""
+    loss: Loss = "tweedie"
+    """What the mean is fitted for: "tweedie" for errors in units, by Tweedie's deviance; "mape" for errors in percent
+    of what came, by their absolute mean, which a forecast below the mean has least of. Periods without a sale count
+    for nothing there, so it is for goods that sell in every period; it is the point forecast too."""
+    bases: Annotated[tuple[Base, ...], Field(min_length=1)] = ("level",)
+    """What the trees correct: a series' recent level, the response to its prices and promotions, or one of
+    ``serving.smoothing``'s forecasts. Each has its own trees, and the mean is the geometric mean of what they say."""
+    patience: Annotated[int, Field(ge=0)] = 15
+    """Trees of the mean without a gain on what is held out after which it stops; 0: it takes all of ``n_trees``."""
     seed: int = 0
     """Seed of the features that a tree may use."""
     trees: BoosterConfig = BoosterConfig(n_trees=200, learning_rate=0.1, min_data_in_leaf=100)
@@ -47,7 +55,9 @@ class DemandConfig(Config):
     """Of each quantile's multiple of the mean."""
 
     @model_validator(mode="after")
-    def _quantiles_ascend_over_the_median(self) -> Self:
+    def _what_is_listed_makes_sense(self) -> Self:
+        if len(set(self.bases)) < len(self.bases):
+            raise ValueError(f"bases are {self.bases}: each counts once")
         if list(self.quantiles) != sorted(set(self.quantiles)) or 0.5 not in self.quantiles:
             raise ValueError(f"quantiles are {self.quantiles}: they must ascend and hold 0.5")
         return self

@@ -1,10 +1,10 @@
 """Fits the demand forecast: LightGBM over pooled series, one model for the mean and one per quantile's multiple of it.
 
 Every example is a series at an origin in the past with a step of the horizon; units are divided by the series' own
-level, or by a statistical forecast of them, and weighted by it, so that errors count in units. The last horizons before
-the cut-off are held out first: there the mean's trees stop, and how forecasts err there teaches the quantiles, which
-column is the point forecast and how the steps hang together. Then the mean is fitted again on everything. Pooled direct
-forecasts: Makridakis et al., "M5 accuracy competition", IJF 2022.
+level, or by a simpler forecast of them, and weighted so that errors count in units, or in percent. The last horizons
+before the cut-off are held out first: there the mean's trees stop, and how forecasts err there teaches the quantiles,
+which column is the point forecast and how the steps hang together. Then the mean is fitted again on everything. Pooled
+direct forecasts: Makridakis et al., "M5 accuracy competition", IJF 2022.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,13 @@ from features.errors import UserError
 from features.panels import Floats, Panel, panel
 from features.periods import Frequency
 from serving.artifact import Draft, Json
-from serving.demand import Recipe, model_names
+from serving.demand import Recipe, mean_of, model_names
 from serving.paths import Dependence
 from serving.trees import Trees
 from training.demand.config import DemandConfig
 from training.demand.dependence import HeldOut, dependence
 from training.demand.evaluation import NAME, Judged, rows_of
-from training.demand.learning import examples, mean_booster, shape_boosters
+from training.demand.learning import examples, mean_boosters, n_taken, shape_boosters
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class DemandModel:
             "quantiles": self.config.quantiles,
             "point": self.point,
             "common": self.dependence.common,
-            "base": self.config.base,
+            "bases": self.config.bases,
             "panel": {name: getattr(settings, name) for name in settings.__slots__},
         }
 
@@ -91,20 +91,21 @@ def fit(
     known = panel(past, as_of, config.panel(frequency), known_future)
     _demand_history(known, (config.n_validation + 2) * config.horizon)
     judged_at = [known.n_periods - config.horizon * k for k in range(config.n_validation, 0, -1)]
-    judged = examples(known, judged_at, config.base)
-    trial = mean_booster(examples(known, _origins(known, judged_at[0], config), config.base), config, judged)
-    shape = shape_boosters(judged, np.asarray(trial.predict(judged.rows), np.float32), config)
-    held_out = _held_out(known, judged_at, _recipe(_texts([trial, *shape], config), config))
+    judged = examples(known, judged_at, config.bases)
+    trial = mean_boosters(examples(known, _origins(known, judged_at[0], config), config.bases), config, judged)
+    shape = shape_boosters(judged, mean_of(trial, judged.rows, judged.bases), config)
+    held_out = _held_out(known, judged_at, _recipe(_texts([*trial, *shape], config), config))
     point, metrics = _chosen(held_out, config)
-    taught = examples(known, _origins(known, known.n_periods, config), config.base)
-    final = mean_booster(taught, config, n_trees=trial.best_iteration)
+    n_trees = [n_taken(booster) for booster in trial]
+    taught = examples(known, _origins(known, known.n_periods, config), config.bases)
+    final = mean_boosters(taught, config, n_trees=n_trees)
     return DemandModel(
         config,
         known,
-        _texts([final, *shape], config),
+        _texts([*final, *shape], config),
         dependence(held_out, config.quantiles, config.seed),
         point,
-        {**metrics, "n_trees": float(trial.best_iteration), "n_series": float(len(_forecast_rows(known)))},
+        {**metrics, "n_trees": float(sum(n_trees)), "n_series": float(len(_forecast_rows(known)))},
     )
 
 
@@ -128,12 +129,13 @@ def _origins(known: Panel, n_periods: int, config: DemandConfig) -> list[int]:
 
 def _texts(boosters: Sequence[lightgbm.Booster], config: DemandConfig) -> dict[str, str]:
     texts = (booster.model_to_string() for booster in boosters)
-    return dict(zip(model_names(config.quantiles), texts, strict=True))
+    return dict(zip(model_names(config.bases, config.quantiles), texts, strict=True))
 
 
 def _recipe(texts: Mapping[str, str], config: DemandConfig) -> Recipe:
-    mean, *shape = (Trees.from_text(text) for text in texts.values())
-    return Recipe(mean, shape, config.base)
+    models = [Trees.from_text(text) for text in texts.values()]
+    n_means = len(config.bases)
+    return Recipe(models[:n_means], models[n_means:], config.bases)
 
 
 def _held_out(known: Panel, origins: Sequence[int], recipe: Recipe) -> HeldOut:
@@ -148,10 +150,11 @@ def _held_out(known: Panel, origins: Sequence[int], recipe: Recipe) -> HeldOut:
 def _chosen(held_out: HeldOut, config: DemandConfig) -> tuple[int, dict[str, float]]:
     """The point forecast, mean or median, whose WAPE plus absolute bias is lower, and what was measured for it.
 
-    WAPE alone prefers the median, which leaves a shop of slow sellers short.
+    WAPE alone prefers the median, which leaves a shop of slow sellers short. A mean that is fitted for its MAPE is the
+    point forecast itself.
     """
     units = held_out.units
-    candidates = (0, 1 + config.quantiles.index(0.5))
+    candidates = (0, 1 + config.quantiles.index(0.5)) if config.loss == "tweedie" else (0,)
     point = min(candidates, key=lambda column: _wape_and_bias(units[:, :, column], held_out.actual))
     judged = Judged(units[:, :, point], units[:, :, 1:])
     rows = rows_of(NAME, "validation", judged, held_out.actual, config.quantiles)

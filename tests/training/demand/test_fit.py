@@ -148,6 +148,19 @@ def test_the_stored_trees_give_the_stored_forecast_again(artifact: Artifact, win
     replay(artifact, forecaster)
 
 
+def test_bases_are_averaged_and_a_mean_for_percentages_is_the_point(window: Window, rows: list[Row], tmp_path: Path):
+    config = CONFIG.model_copy(update={"loss": "mape", "bases": ("theta", "level"), "patience": 0})
+    model = fitted(window, config)
+    assert [name for name in model.texts if name.startswith("mean")] == ["mean_theta", "mean_level"]
+    assert model.metrics["n_trees"] == 2 * CONFIG.trees.n_trees
+    artifact = exported(model, tmp_path / "artifact")
+    forecaster = Forecaster.load(artifact)
+    assert forecaster.point == 0
+    known = forecaster.panel(window.past, window.as_of, window.known_future)
+    np.testing.assert_array_equal(forecaster.forecast(known), artifact.array("forecast"))
+    assert value(evaluate(forecaster, window, "time"), "trees", "bias") < value(rows, "trees", "bias")
+
+
 def test_the_answer_says_what_was_exported(artifact: Artifact):
     answer = Forecaster.load(artifact).answer(
         {"item_ids": ["i07"], "location_id": None, "horizon": 2, "offset": 0, "limit": 10}
@@ -218,6 +231,12 @@ def test_a_short_history_is_the_users_mistake(window: Window):
 def test_quantiles_that_make_no_distribution_are_refused(quantiles: tuple[float, ...]):
     with pytest.raises(ValidationError):
         DemandConfig(quantiles=quantiles)
+
+
+@pytest.mark.parametrize("bases", [(), ("level", "level"), ("mean",)])
+def test_bases_that_cannot_be_averaged_are_refused(bases: tuple[str, ...]):
+    with pytest.raises(ValidationError):
+        DemandConfig(bases=bases)
 
 
 def test_the_recommended_configuration_loads():
