@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from features.calendar import calendar_features
 from features.panels import PRICES, PROMOTIONS, Floats, Ints, Panel, demand, least
 from features.periods import DAYS, SEASON, YEAR
 
@@ -76,6 +77,7 @@ def features(panel: Panel, origin: int) -> tuple[tuple[str, ...], Floats]:
         **_season(known),
         **_a_year_ago(known),
         **_calendar(known),
+        **calendar_features(known),
         **_promotion(known),
         **_covariates(known),
     }

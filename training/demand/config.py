@@ -52,7 +52,7 @@ class DemandConfig(Config):
             raise ValueError(f"quantiles are {self.quantiles}: they must ascend and hold 0.5")
         return self
 
-    def panel(self, frequency: Frequency) -> PanelSettings:
+    def panel(self, frequency: Frequency, country: str | None = None) -> PanelSettings:
         return PanelSettings(
-            frequency, self.horizon, self.min_periods, self.by_location, self.covariates, self.stock_outs
+            frequency, self.horizon, self.min_periods, self.by_location, self.covariates, self.stock_outs, country
         )

@@ -67,7 +67,7 @@ class DemandModel:
 
     def _about(self) -> Json:
         dates = self.known.dates[self.known.n_periods :].astype(str).tolist()
-        settings = self.config.panel(self.known.frequency)
+        settings = self.config.panel(self.known.frequency, self.known.country)
         return {
             "cutoff": dates[0],
             "dates": dates,
@@ -80,15 +80,21 @@ class DemandModel:
 
 
 def fit(
-    past: Engine, known_future: Engine | None, as_of: datetime, frequency: Frequency, config: DemandConfig
+    past: Engine,
+    known_future: Engine | None,
+    as_of: datetime,
+    frequency: Frequency,
+    config: DemandConfig,
+    country: str | None = None,
 ) -> DemandModel:
     """Fit on all whole periods before the cut-off and forecast the ``horizon`` periods after them.
 
     past : what was known at ``as_of``
     known_future : offers planned for the horizon; None: nothing is
+    country : whose public holidays move demand, such as "DE-BW"; None: none do
     Raises UserError when the history is shorter than what is held out and two horizons, or no series has sales enough.
     """
-    known = panel(past, as_of, config.panel(frequency), known_future)
+    known = panel(past, as_of, config.panel(frequency, country), known_future)
     _demand_history(known, (config.n_validation + 2) * config.horizon)
     judged_at = [known.n_periods - config.horizon * k for k in range(config.n_validation, 0, -1)]
     judged = examples(known, judged_at, config.base)

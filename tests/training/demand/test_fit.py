@@ -148,6 +148,15 @@ def test_the_stored_trees_give_the_stored_forecast_again(artifact: Artifact, win
     replay(artifact, forecaster)
 
 
+def test_a_server_knows_the_holidays_that_the_model_was_taught(window: Window, tmp_path: Path):
+    model = fit(window.past, window.known_future, window.as_of, "week", CONFIG, country="DE-BW")
+    artifact = exported(model, tmp_path / "artifact")
+    assert "holidays" in artifact.json("features")
+    forecaster = Forecaster.load(artifact)
+    known = forecaster.panel(window.past, window.as_of, window.known_future)
+    np.testing.assert_array_equal(forecaster.forecast(known), artifact.array("forecast"))
+
+
 def test_the_answer_says_what_was_exported(artifact: Artifact):
     answer = Forecaster.load(artifact).answer(
         {"item_ids": ["i07"], "location_id": None, "horizon": 2, "offset": 0, "limit": 10}
