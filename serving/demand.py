@@ -41,6 +41,10 @@ LEAST_MEAN = np.float32(0.01)
 
 Base = Literal["level", "theta", "holt", "holt_winters_additive", "holt_winters_multiplicative"]
 
+QuantilesOf = Literal["mean", "base"]
+"""What quantiles are multiples of: the mean, learnt from how forecasts of held-out horizons erred; or the base, learnt
+from every example as the mean is, for a horizon so long that little can be held out."""
+
 
 def base_of(known: Panel, origin: int, base: Base) -> Floats:
     """What trees correct, float32, shape (S, horizon), units, > 0: a series' level, or a statistical forecast of it.
@@ -56,16 +60,19 @@ def base_of(known: Panel, origin: int, base: Base) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What turns a panel into a forecast: the mean, and quantiles as multiples of it.
+    """What turns a panel into a forecast: the mean, and quantiles as multiples of it or of what it is a multiple of.
 
     mean : from features to units over the base
-    shape : for each quantile, from ``shape_rows`` to its multiple of the mean, ascending
+    shape : for each quantile, ascending, from ``shape_rows`` to its multiple of the mean, or from features to units
+        over the base
     base : what the mean is a multiple of, see ``base_of``
+    quantiles_of : see ``QuantilesOf``
     """
 
     mean: Regressor
     shape: Sequence[Regressor]
     base: Base = "level"
+    quantiles_of: QuantilesOf = "mean"
 
     def forecast(self, known: Panel, origin: int) -> Floats:
         """Forecasts of every series that is eligible at an origin; quantiles ascend and nothing is below zero.
@@ -83,10 +90,12 @@ class Recipe:
 
     def _units(self, rows: Floats, scale: Floats) -> Floats:
         relative = self.mean.predict(rows.astype(np.float64)).astype(np.float32)
-        wide = shape_rows(rows, relative, scale).astype(np.float64)
-        multiples = np.stack([model.predict(wide) for model in self.shape], axis=-1).astype(np.float32)
+        of_base = self.quantiles_of == "base"
+        read = (rows if of_base else shape_rows(rows, relative, scale)).astype(np.float64)
+        multiples = np.stack([model.predict(read) for model in self.shape], axis=-1).astype(np.float32)
         multiples.sort(axis=-1)
-        quantiles = np.maximum(multiples, 0) * (floored(relative) * scale)[:, None]
+        unit = scale if of_base else floored(relative) * scale
+        quantiles = np.maximum(multiples, 0) * unit[:, None]
         return np.concatenate([np.maximum(relative * scale, 0)[:, None], quantiles], axis=1)
 
 
@@ -206,7 +215,8 @@ class Forecaster:
     @cached_property
     def recipe(self) -> Recipe:
         mean, *shape = (Trees.from_text(self._artifact.text(name)) for name in model_names(self.quantiles))
-        return Recipe(mean, shape, self._artifact.json("forecast")["base"])
+        about = self._artifact.json("forecast")
+        return Recipe(mean, shape, about["base"], about["quantiles_of"])
 
     def _horizon(self, asked: int | None) -> int:
         longest = len(self.dates)

@@ -120,6 +120,11 @@ def test_a_mean_of_nothing_still_has_quantiles_that_ascend(known: Panel):
     assert values[0, 0].tolist() == pytest.approx([0.0, 0.0, 0.03])
 
 
+def test_quantiles_of_the_base_do_not_move_with_the_mean(known: Panel):
+    values = Recipe(Constant(0.5), [Constant(2.0), Constant(-1.0)], quantiles_of="base").forecast(known, 8)
+    assert values.tolist() == [[[1.5, 0.0, 6.0]] * 3]
+
+
 def test_what_was_not_on_sale_is_in_no_level(known: Panel):
     out_of_stock = replace(known, exposure=np.array([[1, 0] * 4, [1] * 8], np.float32))
     assert level(out_of_stock, 8)[0] == 2.0

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from features.panels import PanelSettings, StockOuts
 from features.periods import Frequency
-from serving.demand import Base
+from serving.demand import Base, QuantilesOf
 from training.config import BoosterConfig, Config, PositiveInt
 
 Quantile = Annotated[float, Field(gt=0, lt=1)]
@@ -39,12 +39,15 @@ class DemandConfig(Config):
     "ignored", as much as any, to see what the correction brings."""
     base: Base = "level"
     """What the trees correct: a series' recent level, or one of ``serving.smoothing``'s forecasts."""
+    quantiles_of: QuantilesOf = "mean"
+    """What quantiles are multiples of: "mean", learnt from held-out errors; "base", learnt from every example, for a
+    horizon so long that little can be held out."""
     seed: int = 0
     """Seed of the features that a tree may use."""
     trees: BoosterConfig = BoosterConfig(n_trees=200, learning_rate=0.1, min_data_in_leaf=100)
     """Of the mean."""
     shape: BoosterConfig = BoosterConfig(n_trees=60, learning_rate=0.1, num_leaves=8, min_data_in_leaf=100)
-    """Of each quantile's multiple of the mean."""
+    """Of each quantile's multiple of the mean or of the base."""
 
     @model_validator(mode="after")
     def _quantiles_ascend_over_the_median(self) -> Self:

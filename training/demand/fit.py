@@ -3,8 +3,9 @@
 Every example is a series at an origin in the past with a step of the horizon; units are divided by the series' own
 level, or by a statistical forecast of them, and weighted by it, so that errors count in units. The last horizons before
 the cut-off are held out first: there the mean's trees stop, and how forecasts err there teaches the quantiles, which
-column is the point forecast and how the steps hang together. Then the mean is fitted again on everything. Pooled direct
-forecasts: Makridakis et al., "M5 accuracy competition", IJF 2022.
+column is the point forecast and how the steps hang together. Then the mean is fitted again on everything, and so are
+quantiles that are multiples of the base. Pooled direct forecasts: Makridakis et al., "M5 accuracy competition", IJF
+2022.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from serving.trees import Trees
 from training.demand.config import DemandConfig
 from training.demand.dependence import HeldOut, dependence
 from training.demand.evaluation import NAME, Judged, rows_of
-from training.demand.learning import examples, mean_booster, shape_boosters
+from training.demand.learning import Examples, examples, mean_booster, quantile_boosters, shape_boosters
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class DemandModel:
             "point": self.point,
             "common": self.dependence.common,
             "base": self.config.base,
+            "quantiles_of": self.config.quantiles_of,
             "panel": {name: getattr(settings, name) for name in settings.__slots__},
         }
 
@@ -98,20 +100,30 @@ def fit(
     _demand_history(known, (config.n_validation + 2) * config.horizon)
     judged_at = [known.n_periods - config.horizon * k for k in range(config.n_validation, 0, -1)]
     judged = examples(known, judged_at, config.base)
-    trial = mean_booster(examples(known, _origins(known, judged_at[0], config), config.base), config, judged)
-    shape = shape_boosters(judged, np.asarray(trial.predict(judged.rows), np.float32), config)
+    earlier = examples(known, _origins(known, judged_at[0], config), config.base)
+    trial = mean_booster(earlier, config, judged)
+    shape = _shape(earlier, judged, trial, config)
     held_out = _held_out(known, judged_at, _recipe(_texts([trial, *shape], config), config))
     point, metrics = _chosen(held_out, config)
     taught = examples(known, _origins(known, known.n_periods, config), config.base)
     final = mean_booster(taught, config, n_trees=trial.best_iteration)
+    final_shape = shape if config.quantiles_of == "mean" else quantile_boosters(taught, config)
     return DemandModel(
         config,
         known,
-        _texts([final, *shape], config),
+        _texts([final, *final_shape], config),
         dependence(held_out, config.quantiles, config.seed),
         point,
         {**metrics, "n_trees": float(trial.best_iteration), "n_series": float(len(_forecast_rows(known)))},
     )
+
+
+def _shape(
+    earlier: Examples, judged: Examples, trial: lightgbm.Booster, config: DemandConfig
+) -> list[lightgbm.Booster]:
+    if config.quantiles_of == "base":
+        return quantile_boosters(earlier, config)
+    return shape_boosters(judged, np.asarray(trial.predict(judged.rows), np.float32), config)
 
 
 def _forecast_rows(known: Panel) -> NDArray[np.intp]:
@@ -139,7 +151,7 @@ def _texts(boosters: Sequence[lightgbm.Booster], config: DemandConfig) -> dict[s
 
 def _recipe(texts: Mapping[str, str], config: DemandConfig) -> Recipe:
     mean, *shape = (Trees.from_text(text) for text in texts.values())
-    return Recipe(mean, shape, config.base)
+    return Recipe(mean, shape, config.base, config.quantiles_of)
 
 
 def _held_out(known: Panel, origins: Sequence[int], recipe: Recipe) -> HeldOut:

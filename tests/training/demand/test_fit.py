@@ -157,6 +157,14 @@ def test_a_server_knows_the_holidays_that_the_model_was_taught(window: Window, t
     np.testing.assert_array_equal(forecaster.forecast(known), artifact.array("forecast"))
 
 
+def test_quantiles_learnt_from_every_example_cover_too(window: Window, tmp_path: Path):
+    shape = BoosterConfig(n_trees=60, learning_rate=0.2, min_data_in_leaf=20)
+    model = fitted(window, CONFIG.model_copy(update={"quantiles_of": "base", "shape": shape}))
+    rows = evaluate(Forecaster.load(exported(model, tmp_path / "artifact")), window, "time")
+    assert 0.75 < value(rows, "trees", "coverage_90") < 1
+    assert value(rows, "trees", "pinball") < 0.8 * value(rows, "mean_4", "pinball")
+
+
 def test_the_answer_says_what_was_exported(artifact: Artifact):
     answer = Forecaster.load(artifact).answer(
         {"item_ids": ["i07"], "location_id": None, "horizon": 2, "offset": 0, "limit": 10}
