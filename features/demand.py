@@ -7,6 +7,7 @@ from every lag, mean and count: sums of units are divided by sums of exposure.
 
 import numpy as np
 
+from features.calendar import calendar_features
 from features.known import Known, latest, mean, ratio, summed
 from features.panels import PRICES, PROMOTIONS, Floats, Ints, Panel
 from features.periods import DAYS, SEASON, YEAR
@@ -41,6 +42,7 @@ def features(panel: Panel, origin: int) -> tuple[tuple[str, ...], Floats]:
         **_season(known),
         **_a_year_ago(known),
         **_calendar(known),
+        **calendar_features(known),
         **promotion_features(known),
         **_covariates(known),
     }

@@ -45,6 +45,7 @@ class Panel:
     offers : float32, shape (S, P + H) each: price and base_price in money, display and mailer as shares, and what other
         columns of ``offers`` were asked for; NaN is unknown
     min_periods : periods with a sale that a series needs before it is forecast
+    country : whose public holidays count, such as "DE-BW"; None: none do
     """
 
     item_ids: tuple[str, ...]
@@ -58,6 +59,7 @@ class Panel:
     offers: dict[str, Floats]
     frequency: Frequency
     min_periods: int
+    country: str | None = None
 
     @property
     def n_periods(self) -> int:
@@ -99,6 +101,7 @@ class PanelSettings:
     by_location : whether each location has its own series, or an item has one for all
     covariates : further columns of ``offers`` to read
     stock_outs : what periods count for in which an item was not on sale all the time
+    country : whose public holidays count, such as "DE-BW"; None: none do
     """
 
     frequency: Frequency
@@ -107,6 +110,7 @@ class PanelSettings:
     by_location: bool = False
     covariates: tuple[str, ...] = field(default=())
     stock_outs: StockOuts = "shared"
+    country: str | None = None
 
 
 def panel(past: Engine, as_of: datetime, settings: PanelSettings, known_future: Engine | None) -> Panel:
@@ -151,6 +155,7 @@ def panel(past: Engine, as_of: datetime, settings: PanelSettings, known_future: 
         offers=_offers(plans, series, settings, range(first, end + settings.horizon)),
         frequency=settings.frequency,
         min_periods=settings.min_periods,
+        country=settings.country,
     )
 
 

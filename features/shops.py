@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from features import contract
+from features.calendar import country_fault
 from features.errors import UserError
 from features.home import ROOT, data_folder, home
 from features.periods import Frequency
@@ -87,6 +88,8 @@ class Shop(_Strict):
     """Names its lake and its registered models."""
     timezone: str = "UTC"
     """Zone of times that state none."""
+    country: str | None = None
+    """Whose public holidays move its demand: ISO 3166 code, or with a subdivision such as DE-BW; absent: none do."""
     currency: str = "EUR"
     """ISO 4217 code of its money."""
     demand_frequency: Frequency = "week"
@@ -115,6 +118,13 @@ class Shop(_Strict):
             ZoneInfo(value)
         except (KeyError, ValueError) as error:
             raise ValueError(f"no timezone {value}; use a name such as Europe/Berlin") from error
+        return value
+
+    @field_validator("country")
+    @classmethod
+    def _known_country(cls, value: str | None) -> str | None:
+        if value is not None and (fault := country_fault(value)):
+            raise ValueError(fault)
         return value
 
     def locate(self, path: str) -> str:

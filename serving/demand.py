@@ -2,7 +2,7 @@
 
 ``forecast.npy``        float32 [n_series, horizon, 1 + n_quantiles], units: the mean, then the quantiles
 ``series.json``         item_ids and location_ids, one each per series; location "" is all together
-``forecast.json``       cutoff and dates, the settings of the panel, the quantiles, which column is the point forecast
+``forecast.json``       cutoff and dates, the settings of the panel, the quantiles, the bases
 ``dependence.npy``      float64 [horizon, horizon]: see ``serving.paths.Dependence``
 ``features.json``       names of the features in the order in which the trees read them
 ``mean_BASE.txt``       one LightGBM model per base, ``quantile_0.05.txt`` ... one per quantile: see ``Recipe``
@@ -43,6 +43,10 @@ LEAST_MEAN = np.float32(0.01)
 
 Base = Literal["level", "price_response", "theta", "holt", "holt_winters_additive", "holt_winters_multiplicative"]
 
+QuantilesOf = Literal["mean", "base"]
+"""What quantiles are multiples of: the mean, learnt from how forecasts of held-out horizons erred; or the base, learnt
+from every example as the mean is, for a horizon so long that little can be held out."""
+
 
 def base_of(known: Panel, origin: int, base: Base) -> Floats:
     """What trees correct, float32, shape (S, horizon), units, > 0: a series' level, or a forecast of another kind.
@@ -61,16 +65,19 @@ def base_of(known: Panel, origin: int, base: Base) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What turns a panel into a forecast: the mean, and quantiles as multiples of it.
+    """What turns a panel into a forecast: the mean, and quantiles as multiples of it or of what it is a multiple of.
 
     means : one for each base, from features to units over it; the mean is their geometric mean in units
-    shape : for each quantile, from ``shape_rows`` to its multiple of the mean, ascending
+    shape : for each quantile, ascending, from ``shape_rows`` to its multiple of the mean, or from features to units
+        over the first base
     bases : what the means are multiples of, see ``base_of``
+    quantiles_of : see ``QuantilesOf``
     """
 
     means: Sequence[Regressor]
     shape: Sequence[Regressor]
     bases: tuple[Base, ...] = ("level",)
+    quantiles_of: QuantilesOf = "mean"
 
     def forecast(self, known: Panel, origin: int) -> Floats:
         """Forecasts of every series that is eligible at an origin; quantiles ascend and nothing is below zero.
@@ -88,10 +95,12 @@ class Recipe:
 
     def _units(self, rows: Floats, scales: Floats) -> Floats:
         relative, scale = mean_of(self.means, rows, scales), scales[:, 0]
-        wide = shape_rows(rows, relative, scale).astype(np.float64)
-        multiples = np.stack([model.predict(wide) for model in self.shape], axis=-1).astype(np.float32)
+        of_base = self.quantiles_of == "base"
+        read = (rows if of_base else shape_rows(rows, relative, scale)).astype(np.float64)
+        multiples = np.stack([model.predict(read) for model in self.shape], axis=-1).astype(np.float32)
         multiples.sort(axis=-1)
-        quantiles = np.maximum(multiples, 0) * (floored(relative) * scale)[:, None]
+        unit = scale if of_base else floored(relative) * scale
+        quantiles = np.maximum(multiples, 0) * unit[:, None]
         return np.concatenate([np.maximum(relative * scale, 0)[:, None], quantiles], axis=1)
 
 
@@ -108,6 +117,17 @@ def mean_of(means: Sequence[Regressor], rows: Floats, scales: Floats) -> Floats:
     units = floored(np.stack(relative, axis=1)) * scales
     together: Floats = np.exp(np.log(units).mean(axis=1))
     return together / scales[:, 0]
+
+
+def in_whole_units(values: Floats, known: Panel) -> Floats:
+    """The same forecast with whole quantiles for series that have only sold in whole units, for so are theirs.
+
+    values : float32, shape (n_eligible, horizon, 1 + n_quantiles), of the end of the panel
+    """
+    past = known.sold[known.eligible(known.n_periods)]
+    whole = (np.isnan(past) | (past == np.rint(past))).all(axis=1)
+    rounded = np.concatenate([values[:, :, :1], np.rint(values[:, :, 1:])], axis=2)
+    return np.where(whole[:, None, None], rounded, values)
 
 
 def floored(relative: Floats) -> Floats:
@@ -140,7 +160,6 @@ class Forecaster:
     item_ids, location_ids : one each per series
     dates : ISO dates, the first day of each period of the horizon
     quantiles : ascending
-    point : column of ``values`` that is the point forecast
     """
 
     def __init__(self, artifact: Artifact) -> None:
@@ -151,7 +170,6 @@ class Forecaster:
         self.cutoff: str = about["cutoff"]
         self.dates: list[str] = about["dates"]
         self.quantiles: list[float] = about["quantiles"]
-        self.point: int = about["point"]
         self.settings = PanelSettings(**{**about["panel"], "covariates": tuple(about["panel"]["covariates"])})
         self._artifact = artifact
         self._columns = ["mean", *(f"q{quantile:g}" for quantile in self.quantiles)]
@@ -208,7 +226,7 @@ class Forecaster:
         names, _ = features(known, known.n_periods)
         if list(names) != self._artifact.json("features"):
             raise ArtifactError(f"{self._artifact.folder} was trained with other features: train the model again")
-        return self.recipe.forecast(known, known.n_periods)
+        return in_whole_units(self.recipe.forecast(known, known.n_periods), known)
 
     def paths(self, values: Floats, n_paths: int, seed: int = 0) -> Floats:
         """Futures of forecasts that lie on the same series as ``values`` do, whose sums are distributed too.
@@ -225,9 +243,10 @@ class Forecaster:
 
     @cached_property
     def recipe(self) -> Recipe:
-        bases = tuple(self._artifact.json("forecast")["bases"])
+        about = self._artifact.json("forecast")
+        bases = tuple(about["bases"])
         models = [Trees.from_text(self._artifact.text(name)) for name in model_names(bases, self.quantiles)]
-        return Recipe(models[: len(bases)], models[len(bases) :], bases)
+        return Recipe(models[: len(bases)], models[len(bases) :], bases, about["quantiles_of"])
 
     def _horizon(self, asked: int | None) -> int:
         longest = len(self.dates)

@@ -112,7 +112,7 @@ def _demand() -> Family:
         task="demand",
         config=config.DemandConfig,
         fit=lambda window, shop, config, _: fit.fit(
-            window.past, window.known_future, window.as_of, shop.demand_frequency, config
+            window.past, window.known_future, window.as_of, shop.demand_frequency, config, shop.country
         ),
         evaluate=lambda scorer, window, _, __, split: evaluation.evaluate(scorer, window, split),
         length=lambda shop, config: Span(config.horizon, shop.demand_frequency),

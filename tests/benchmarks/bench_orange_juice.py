@@ -84,7 +84,7 @@ def forecast(model: DemandModel) -> np.ndarray:
         draft = Draft(Path(folder) / "model")
         model.export(draft)
         forecaster = Forecaster.load(draft.seal({"task": "demand"}))
-        return np.array(forecaster.values[:, :, forecaster.point])
+        return np.array(forecaster.values[:, :, 0])
 
 
 def last_sales(known: Panel) -> np.ndarray:

@@ -28,7 +28,7 @@ def draft(tmp_path: Path) -> Draft:
     draft.array("forecast", VALUES)
     draft.json("series", SERIES)
     draft.json("features", ["something", "else"])
-    about = {"cutoff": DATES[0], "dates": DATES, "quantiles": [0.05, 0.5], "point": 0, "panel": PANEL}
+    about = {"cutoff": DATES[0], "dates": DATES, "quantiles": [0.05, 0.5], "panel": PANEL}
     draft.json("forecast", about)
     return draft
 
@@ -128,6 +128,11 @@ def test_the_mean_over_several_bases_is_the_geometric_mean_of_their_units(known:
 def test_a_mean_of_nothing_still_has_quantiles_that_ascend(known: Panel):
     values = Recipe([Constant(-1.0)], [Constant(1.0), Constant(0.0)]).forecast(known, 8)
     assert values[0, 0].tolist() == pytest.approx([0.0, 0.0, 0.03])
+
+
+def test_quantiles_of_the_base_do_not_move_with_the_mean(known: Panel):
+    values = Recipe([Constant(0.5)], [Constant(2.0), Constant(-1.0)], quantiles_of="base").forecast(known, 8)
+    assert values.tolist() == [[[1.5, 0.0, 6.0]] * 3]
 
 
 def test_what_was_not_on_sale_is_in_no_level(known: Panel):

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from features.panels import PanelSettings, StockOuts
 from features.periods import Frequency
-from serving.demand import Base
+from serving.demand import Base, QuantilesOf
 from training.config import BoosterConfig, Config, PositiveInt
 
 Loss = Literal["tweedie", "mape"]
@@ -45,6 +45,9 @@ class DemandConfig(Config):
     bases: Annotated[tuple[Base, ...], Field(min_length=1)] = ("level",)
     """What the trees correct: a series' recent level, the response to its prices and promotions, or one of
     ``serving.smoothing``'s forecasts. Each has its own trees, and the mean is the geometric mean of what they say."""
+    quantiles_of: QuantilesOf = "mean"
+    """What quantiles are multiples of: "mean", learnt from held-out errors; "base", the first of them, learnt from
+    every example, for a horizon so long that little can be held out."""
     patience: Annotated[int, Field(ge=0)] = 15
     """Trees of the mean without a gain on what is held out after which it stops; 0: it takes all of ``n_trees``."""
     seed: int = 0
@@ -52,7 +55,7 @@ class DemandConfig(Config):
     trees: BoosterConfig = BoosterConfig(n_trees=200, learning_rate=0.1, min_data_in_leaf=100)
     """Of the mean."""
     shape: BoosterConfig = BoosterConfig(n_trees=60, learning_rate=0.1, num_leaves=8, min_data_in_leaf=100)
-    """Of each quantile's multiple of the mean."""
+    """Of each quantile's multiple of the mean or of the base."""
 
     @model_validator(mode="after")
     def _what_is_listed_makes_sense(self) -> Self:
@@ -62,7 +65,7 @@ class DemandConfig(Config):
             raise ValueError(f"quantiles are {self.quantiles}: they must ascend and hold 0.5")
         return self
 
-    def panel(self, frequency: Frequency) -> PanelSettings:
+    def panel(self, frequency: Frequency, country: str | None = None) -> PanelSettings:
         return PanelSettings(
-            frequency, self.horizon, self.min_periods, self.by_location, self.covariates, self.stock_outs
+            frequency, self.horizon, self.min_periods, self.by_location, self.covariates, self.stock_outs, country
         )

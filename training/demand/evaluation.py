@@ -56,7 +56,7 @@ def evaluate(forecaster: Forecaster, window: Window, split: str) -> list[Row]:
     sold, exposure = (values[eligible][:, steps] for values in outcome(window.truth, window.end, known))
     actual = np.where(exposure >= 1, sold, np.float32(np.nan))
     values = forecaster.forecast(known)
-    own = Judged(values[:, :, forecaster.point], values[:, :, 1:])
+    own = Judged(values[:, :, 0], values[:, :, 1:])
     judged = {NAME: own, **baselines(known, forecaster.quantiles)}
     rows: list[Row] = []
     for segment, chosen in _segments(pattern(known.demand[eligible])):

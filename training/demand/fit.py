@@ -3,8 +3,8 @@
 Every example is a series at an origin in the past with a step of the horizon; units are divided by the series' own
 level, or by a simpler forecast of them, and weighted so that errors count in units, or in percent. The last horizons
 before the cut-off are held out first: there the mean's trees stop, and how forecasts err there teaches the quantiles,
-which column is the point forecast and how the steps hang together. Then the mean is fitted again on everything. Pooled
-direct forecasts: Makridakis et al., "M5 accuracy competition", IJF 2022.
+and how the steps hang together. Then the mean is fitted again on everything, and so are quantiles that are multiples of
+the base. Pooled direct forecasts: Makridakis et al., "M5 accuracy competition", IJF 2022.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,13 @@ from features.errors import UserError
 from features.panels import Floats, Panel, panel
 from features.periods import Frequency
 from serving.artifact import Draft, Json
-from serving.demand import Recipe, mean_of, model_names
+from serving.demand import Recipe, in_whole_units, mean_of, model_names
 from serving.paths import Dependence
 from serving.trees import Trees
 from training.demand.config import DemandConfig
 from training.demand.dependence import HeldOut, dependence
 from training.demand.evaluation import NAME, Judged, rows_of
-from training.demand.learning import examples, mean_boosters, n_taken, shape_boosters
+from training.demand.learning import Examples, examples, mean_boosters, n_taken, quantile_boosters, shape_boosters
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,6 @@ class DemandModel:
     known: Panel
     texts: Mapping[str, str]
     dependence: Dependence
-    point: int
     metrics: dict[str, float]
     name: str = NAME
 
@@ -50,7 +49,7 @@ class DemandModel:
         draft.json("forecast", self._about())
         draft.json("series", self._series())
         draft.array("dependence", self.dependence.steps)
-        draft.array("forecast", _recipe(self.texts, self.config).forecast(self.known, self.known.n_periods))
+        draft.array("forecast", _forecast(self.texts, self.config, self.known))
 
     def golden_requests(self) -> list[Json]:
         item_ids = self._series()["item_ids"]
@@ -67,46 +66,61 @@ class DemandModel:
 
     def _about(self) -> Json:
         dates = self.known.dates[self.known.n_periods :].astype(str).tolist()
-        settings = self.config.panel(self.known.frequency)
+        settings = self.config.panel(self.known.frequency, self.known.country)
         return {
             "cutoff": dates[0],
             "dates": dates,
             "quantiles": self.config.quantiles,
-            "point": self.point,
             "common": self.dependence.common,
             "bases": self.config.bases,
+            "quantiles_of": self.config.quantiles_of,
             "panel": {name: getattr(settings, name) for name in settings.__slots__},
         }
 
 
 def fit(
-    past: Engine, known_future: Engine | None, as_of: datetime, frequency: Frequency, config: DemandConfig
+    past: Engine,
+    known_future: Engine | None,
+    as_of: datetime,
+    frequency: Frequency,
+    config: DemandConfig,
+    country: str | None = None,
 ) -> DemandModel:
     """Fit on all whole periods before the cut-off and forecast the ``horizon`` periods after them.
 
     past : what was known at ``as_of``
     known_future : offers planned for the horizon; None: nothing is
+    country : whose public holidays move demand, such as "DE-BW"; None: none do
     Raises UserError when the history is shorter than what is held out and two horizons, or no series has sales enough.
     """
-    known = panel(past, as_of, config.panel(frequency), known_future)
+    known = panel(past, as_of, config.panel(frequency, country), known_future)
     _demand_history(known, (config.n_validation + 2) * config.horizon)
     judged_at = [known.n_periods - config.horizon * k for k in range(config.n_validation, 0, -1)]
     judged = examples(known, judged_at, config.bases)
-    trial = mean_boosters(examples(known, _origins(known, judged_at[0], config), config.bases), config, judged)
-    shape = shape_boosters(judged, mean_of(trial, judged.rows, judged.bases), config)
+    earlier = examples(known, _origins(known, judged_at[0], config), config.bases)
+    trial = mean_boosters(earlier, config, judged)
+    shape = _shape(earlier, judged, trial, config)
     held_out = _held_out(known, judged_at, _recipe(_texts([*trial, *shape], config), config))
-    point, metrics = _chosen(held_out, config)
+    metrics = _metrics(held_out, config)
     n_trees = [n_taken(booster) for booster in trial]
     taught = examples(known, _origins(known, known.n_periods, config), config.bases)
     final = mean_boosters(taught, config, n_trees=n_trees)
+    final_shape = shape if config.quantiles_of == "mean" else quantile_boosters(taught, config)
     return DemandModel(
         config,
         known,
-        _texts([*final, *shape], config),
+        _texts([*final, *final_shape], config),
         dependence(held_out, config.quantiles, config.seed),
-        point,
         {**metrics, "n_trees": float(sum(n_trees)), "n_series": float(len(_forecast_rows(known)))},
     )
+
+
+def _shape(
+    earlier: Examples, judged: Examples, trial: Sequence[lightgbm.Booster], config: DemandConfig
+) -> list[lightgbm.Booster]:
+    if config.quantiles_of == "base":
+        return quantile_boosters(earlier, config)
+    return shape_boosters(judged, mean_of(trial, judged.rows, judged.bases), config)
 
 
 def _forecast_rows(known: Panel) -> NDArray[np.intp]:
@@ -135,7 +149,11 @@ def _texts(boosters: Sequence[lightgbm.Booster], config: DemandConfig) -> dict[s
 def _recipe(texts: Mapping[str, str], config: DemandConfig) -> Recipe:
     models = [Trees.from_text(text) for text in texts.values()]
     n_means = len(config.bases)
-    return Recipe(models[:n_means], models[n_means:], config.bases)
+    return Recipe(models[:n_means], models[n_means:], config.bases, config.quantiles_of)
+
+
+def _forecast(texts: Mapping[str, str], config: DemandConfig, known: Panel) -> Floats:
+    return in_whole_units(_recipe(texts, config).forecast(known, known.n_periods), known)
 
 
 def _held_out(known: Panel, origins: Sequence[int], recipe: Recipe) -> HeldOut:
@@ -147,20 +165,7 @@ def _held_out(known: Panel, origins: Sequence[int], recipe: Recipe) -> HeldOut:
     return HeldOut(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _chosen(held_out: HeldOut, config: DemandConfig) -> tuple[int, dict[str, float]]:
-    """The point forecast, mean or median, whose WAPE plus absolute bias is lower, and what was measured for it.
-
-    WAPE alone prefers the median, which leaves a shop of slow sellers short. A mean that is fitted for its MAPE is the
-    point forecast itself.
-    """
-    units = held_out.units
-    candidates = (0, 1 + config.quantiles.index(0.5)) if config.loss == "tweedie" else (0,)
-    point = min(candidates, key=lambda column: _wape_and_bias(units[:, :, column], held_out.actual))
-    judged = Judged(units[:, :, point], units[:, :, 1:])
+def _metrics(held_out: HeldOut, config: DemandConfig) -> dict[str, float]:
+    judged = Judged(held_out.units[:, :, 0], held_out.units[:, :, 1:])
     rows = rows_of(NAME, "validation", judged, held_out.actual, config.quantiles)
-    return point, {f"validation_{row.metric}": row.value for row in rows}
-
-
-def _wape_and_bias(units: Floats, actual: Floats) -> float:
-    error = units - actual
-    return float((np.nansum(np.abs(error)) + abs(np.nansum(error))) / np.nansum(actual))
+    return {f"validation_{row.metric}": row.value for row in rows}

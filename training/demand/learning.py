@@ -104,7 +104,18 @@ def shape_boosters(judged: Examples, mean: Floats, config: DemandConfig) -> list
     settings = _settings(config.shape, config.seed)
     multiples = (judged.relative() / floored(mean))[some]
     rows = shape_rows(judged.rows[some], mean[some], judged.bases[some, 0])
-    data = lightgbm.Dataset(rows, multiples, weight=(floored(mean) * judged.weight())[some], params=settings)
+    data = lightgbm.Dataset(rows, multiples, weight=judged.exposure[some], params=settings)
+    return _per_quantile(data, settings, config)
+
+
+def quantile_boosters(taught: Examples, config: DemandConfig) -> list[lightgbm.Booster]:
+    """The quantiles of units over the first base, one booster each over the same bins."""
+    settings = _settings(config.shape, config.seed)
+    data = lightgbm.Dataset(taught.rows, taught.relative(), weight=taught.weight(), params=settings)
+    return _per_quantile(data, settings, config)
+
+
+def _per_quantile(data: lightgbm.Dataset, settings: dict[str, Any], config: DemandConfig) -> list[lightgbm.Booster]:
     return [
         lightgbm.train({**settings, "objective": "quantile", "alpha": quantile}, data, config.shape.n_trees)
         for quantile in config.quantiles

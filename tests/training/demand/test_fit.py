@@ -155,10 +155,26 @@ def test_bases_are_averaged_and_a_mean_for_percentages_is_the_point(window: Wind
     assert model.metrics["n_trees"] == 2 * CONFIG.trees.n_trees
     artifact = exported(model, tmp_path / "artifact")
     forecaster = Forecaster.load(artifact)
-    assert forecaster.point == 0
     known = forecaster.panel(window.past, window.as_of, window.known_future)
     np.testing.assert_array_equal(forecaster.forecast(known), artifact.array("forecast"))
     assert value(evaluate(forecaster, window, "time"), "trees", "bias") < value(rows, "trees", "bias")
+
+
+def test_a_server_knows_the_holidays_that_the_model_was_taught(window: Window, tmp_path: Path):
+    model = fit(window.past, window.known_future, window.as_of, "week", CONFIG, country="DE-BW")
+    artifact = exported(model, tmp_path / "artifact")
+    assert "holidays" in artifact.json("features")
+    forecaster = Forecaster.load(artifact)
+    known = forecaster.panel(window.past, window.as_of, window.known_future)
+    np.testing.assert_array_equal(forecaster.forecast(known), artifact.array("forecast"))
+
+
+def test_quantiles_learnt_from_every_example_cover_too(window: Window, tmp_path: Path):
+    shape = BoosterConfig(n_trees=60, learning_rate=0.2, min_data_in_leaf=20)
+    model = fitted(window, CONFIG.model_copy(update={"quantiles_of": "base", "shape": shape}))
+    rows = evaluate(Forecaster.load(exported(model, tmp_path / "artifact")), window, "time")
+    assert 0.75 < value(rows, "trees", "coverage_90") < 1
+    assert value(rows, "trees", "pinball") < 0.8 * value(rows, "mean_4", "pinball")
 
 
 def test_the_answer_says_what_was_exported(artifact: Artifact):
