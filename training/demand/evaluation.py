@@ -15,7 +15,7 @@ from features.periods import SEASON, first_day, number
 from features.windows import Window
 from serving.demand import Forecaster
 from serving.paths import Dependence, paths
-from serving.smoothing import MEMBERS, slow_quantiles
+from serving.smoothing import MEMBERS, around, slow_quantiles
 from training.evaluation import Row, mean_rows, ratio_rows
 
 NAME = "trees"
@@ -172,11 +172,11 @@ def _counts(known: Panel, quantiles: Sequence[float]) -> Judged:
 
 def _judged(known: Panel, quantiles: Sequence[float], baseline: Baseline) -> Judged:
     errors = np.concatenate([_errors(known, origin, baseline) for origin in _past_origins(known)])
-    spread = np.nanquantile(errors, quantiles, axis=0).T[None]
     eligible = known.eligible(known.n_periods)
     point = baseline(known, known.n_periods)[eligible]
-    scale = level(known, known.n_periods)[eligible, None, None]
-    return Judged(point, np.maximum(point[:, :, None] + scale * spread, 0))
+    scale = level(known, known.n_periods)[eligible, None]
+    ahead = around(point / scale, errors, np.array(quantiles)) * scale[:, :, None]
+    return Judged(point, ahead.astype(np.float32))
 
 
 def _past_origins(known: Panel) -> list[int]:
