@@ -166,11 +166,12 @@ def test_a_series_that_began_long_ago_and_sells_again_in_the_window_moves_nothin
 ):
     before, again = np.zeros(N_WEEKS + 6), np.zeros((N_ITEMS, 6))
     before[0], before[-4:] = 3, 3
-    rare = [{**row, "item_id": "rare"} for row in demanded(before[None], mondays(N_WEEKS + 6))]
+    early = [{**row, "item_id": "early"} for row in demanded(before[None], mondays(N_WEEKS + 6))]
     sold = demanded(np.column_stack([again, units]), mondays(N_WEEKS + 6))
-    shop = with_rows(bare, demand=[*sold, *rare], supply=supplied())
+    shop = with_rows(bare, demand=[*sold, *early], supply=supplied())
     replayed(shop, "week", CONFIG, UNTIL + timedelta(weeks=6), 1)
     np.testing.assert_array_equal(outcomes[0].demand, units[:, START:])
+    assert (np.diff(outcomes[0].ordered.sum(axis=1)) > 0).all()
 
 
 @pytest.mark.parametrize("review", [0, 2, 5])
