@@ -4,6 +4,7 @@ In every window the model is fitted on what came before it; then each review see
 recorded sales tell them. Whatever the way of ordering, a window opens where the benchmark's orders had led.
 """
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,20 +14,22 @@ import numpy as np
 from features.engine import Engine
 from features.errors import UserError
 from features.panels import Panel, panel
-from features.periods import DAYS, Frequency, Span
+from features.periods import DAYS, Frequency, Span, first_day, number
 from features.windows import planned, rolling
 from serving.artifact import Artifact, Draft
 from serving.demand import Forecaster
 from serving.replenish import Floats, Ints, Paths, Supply, z_sigma_level
 from training.demand.config import DemandConfig
 from training.demand.fit import fit
-from training.demand.ordering import N_PATHS, Keys, terms
+from training.demand.ordering import N_PATHS, Keys, require_reach, terms
 from training.evaluation import Row
 from training.simulation import Outcome, Policy, clairvoyant, moving_average, path_policy, simulate, steady_state
 
 WARM_UP = {"day": 91, "week": 26, "month": 12}
 WINDOW = {"day": 28, "week": 8, "month": 6}
 BENCHMARK = "moving_average"
+COVER = 4
+"""Periods that the benchmark orders up to, as the challenge's organisers do."""
 
 
 def replayed(engine: Engine, frequency: Frequency, config: DemandConfig, until: datetime, n_windows: int) -> list[Row]:
@@ -34,10 +37,11 @@ def replayed(engine: Engine, frequency: Frequency, config: DemandConfig, until: 
 
     Ways: ``paths``, the forecast's sample paths; ``z_sigma``, its mean and deviation by the classical formula;
     ``moving_average``, the benchmark; ``clairvoyant``, which knows demand and shows what nobody can beat. Segments are
-    the windows, ``after_lead_time`` their periods that orders of the window can reach. Sales of periods in which an
-    item was out of stock are demand here as they were recorded.
+    the windows, ``after_lead_time`` their periods that orders of the window can reach. Lead times last whole periods,
+    fractions rounded up. Sales of periods in which an item was out of stock are demand here as they were recorded.
 
-    Raises UserError when the lake has no terms of supply or too little history.
+    Raises UserError when the lake has no terms of supply or too little history, or an order must last longer than the
+    forecast reaches.
     """
     rows: list[Row] = []
     for window in rolling(engine, until, Span(WINDOW[frequency], frequency), n_windows):
@@ -58,8 +62,11 @@ def _outcomes(forecaster: Forecaster, whole: Panel, known: Panel, engine: Engine
     chosen = np.flatnonzero(known.eligible(known.n_periods))
     keys = [(known.item_ids[row], known.location_ids[row]) for row in chosen]
     placed, supply = terms(engine, keys, DAYS[known.frequency])
-    rows = _same(whole, [keys[row] for row in placed])
-    start, before = known.n_periods, WARM_UP[known.frequency]
+    ordered = [keys[row] for row in placed]
+    require_reach(supply, known.horizon, known.frequency, ordered)
+    supply = replace(supply, lead_time=np.ceil(supply.lead_time))
+    rows = _same(whole, ordered)
+    start, before = int(np.searchsorted(whole.dates, known.dates[known.n_periods])), WARM_UP[known.frequency]
     if start <= before:
         raise UserError(
             f"the window starts after {start} {known.frequency}s and the opening stock needs {before} more before: "
@@ -69,7 +76,7 @@ def _outcomes(forecaster: Forecaster, whole: Panel, known: Panel, engine: Engine
     in_stock, season = whole.exposure[rows] > 0, _season(whole)
 
     def benchmark(first: int) -> Policy:
-        return moving_average(sales, in_stock, season, first)
+        return moving_average(sales, in_stock, season, first, cover=COVER)
 
     opening = steady_state(sales[:, start - before : start], supply, benchmark(start - before))
     demand = sales[:, start:]
@@ -122,15 +129,17 @@ def _same(whole: Panel, keys: Keys) -> Ints:
 
 
 def _season(whole: Panel) -> Ints:
-    """The place of each period in its season: weekday, ISO week or month."""
+    """The place of each period, and of those that the benchmark covers after it, in its season."""
     place = {"day": "%w", "week": "%V", "month": "%m"}[whole.frequency]
-    return np.array([int(day.strftime(place)) for day in whole.dates.astype(object)])
+    first = int(number(whole.dates[0], whole.frequency))
+    days = first_day(np.arange(first, first + whole.n_periods + COVER), whole.frequency)
+    return np.array([int(day.strftime(place)) for day in days.astype(object)])
 
 
 def _rows(name: str, window: str, outcome: Outcome) -> list[Row]:
     reached = int(outcome.supply.lead_time.max())
-    parts = {"all": slice(None), "after_lead_time": slice(reached, None)}
-    n = len(outcome.demand)
+    n, n_periods = outcome.demand.shape
+    parts = {"all": slice(None)} | ({"after_lead_time": slice(reached, None)} if reached < n_periods else {})
     return [
         Row(name, "simulated", f"{window} {segment}", False, metric, float(value), None, None, n)
         for segment, part in parts.items()

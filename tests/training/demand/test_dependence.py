@@ -56,6 +56,12 @@ def test_an_order_of_rows_says_nothing():
     assert one.common == pytest.approx(other.common, abs=1e-6)
 
 
+def test_a_forecast_that_is_always_low_ties_no_steps():
+    held = held_out(Dependence.none(N_STEPS), 40, 100)
+    low = held._replace(actual=held.actual + 10)
+    np.testing.assert_allclose(correlation(dependence(low, QUANTILES, seed=0)), np.eye(N_STEPS), atol=0.05)
+
+
 def test_series_of_different_origins_have_nothing_in_common():
     held = held_out(Dependence(np.eye(N_STEPS), 0.5), 20, 50)
     alone = held._replace(origin=np.arange(len(held.origin)))
