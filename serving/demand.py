@@ -159,6 +159,7 @@ class Forecaster:
     values : float32, shape (n_series, horizon, 1 + n_quantiles), units, memory-mapped
     item_ids, location_ids : one each per series
     dates : ISO dates, the first day of each period of the horizon
+    carry : as for ``serving.replenish.orders``
     quantiles : ascending
     """
 
@@ -170,6 +171,7 @@ class Forecaster:
         self.cutoff: str = about["cutoff"]
         self.dates: list[str] = about["dates"]
         self.quantiles: list[float] = about["quantiles"]
+        self.carry: float = about["carry"]
         self.settings = PanelSettings(**{**about["panel"], "covariates": tuple(about["panel"]["covariates"])})
         self._artifact = artifact
         self._columns = ["mean", *(f"q{quantile:g}" for quantile in self.quantiles)]

@@ -28,7 +28,7 @@ def draft(tmp_path: Path) -> Draft:
     draft.array("forecast", VALUES)
     draft.json("series", SERIES)
     draft.json("features", ["something", "else"])
-    about = {"cutoff": DATES[0], "dates": DATES, "quantiles": [0.05, 0.5], "panel": PANEL}
+    about = {"cutoff": DATES[0], "dates": DATES, "quantiles": [0.05, 0.5], "carry": 0.1, "panel": PANEL}
     draft.json("forecast", about)
     return draft
 

@@ -50,6 +50,8 @@ class DemandConfig(Config):
     every example, for a horizon so long that little can be held out."""
     patience: Annotated[int, Field(ge=0)] = 15
     """Trees of the mean without a gain on what is held out after which it stops; 0: it takes all of ``n_trees``."""
+    carry: Annotated[float, Field(ge=0)] = 0.125
+    """Share of the lead time for which an order is charged for what is left over; see ``serving.replenish.orders``."""
     seed: int = 0
     """Seed of the features that a tree may use."""
     trees: BoosterConfig = BoosterConfig(n_trees=200, learning_rate=0.1, min_data_in_leaf=100)

@@ -73,6 +73,7 @@ class DemandModel:
             "quantiles": self.config.quantiles,
             "common": self.dependence.common,
             "bases": self.config.bases,
+            "carry": self.config.carry,
             "quantiles_of": self.config.quantiles_of,
             "panel": {name: getattr(settings, name) for name in settings.__slots__},
         }

@@ -58,7 +58,7 @@ def order_list(forecaster: Forecaster, engine: Engine, as_of: datetime) -> Order
     chosen = [keys[row] for row in rows]
     position = standing(engine, chosen, known, as_of)
     parts = [
-        orders(forecaster.paths(values[rows[part]], N_PATHS), supply.rows(part), position.rows(part))
+        orders(forecaster.paths(values[rows[part]], N_PATHS), supply.rows(part), position.rows(part), forecaster.carry)
         for part in np.array_split(np.arange(len(rows)), max(1, len(rows) // SERIES_AT_ONCE))
     ]
     placed = Orders(*(np.concatenate(columns) for columns in zip(*map(_columns, parts), strict=True)))

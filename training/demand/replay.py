@@ -65,6 +65,7 @@ def _outcomes(forecaster: Forecaster, whole: Panel, known: Panel, engine: Engine
     ordered = [keys[row] for row in placed]
     require_reach(supply, known.horizon, known.frequency, ordered)
     supply = replace(supply, lead_time=np.ceil(supply.lead_time))
+    _require_costs(supply, [keys[row] for row in placed])
     rows = _same(whole, ordered)
     start, before = int(np.searchsorted(whole.dates, known.dates[known.n_periods])), WARM_UP[known.frequency]
     if start <= before:
@@ -82,12 +83,21 @@ def _outcomes(forecaster: Forecaster, whole: Panel, known: Panel, engine: Engine
     demand = sales[:, start:]
     ahead = _Ahead(forecaster, whole, rows, start)
     policies = {
-        "paths": path_policy(ahead.paths, supply),
+        "paths": path_policy(ahead.paths, supply, forecaster.carry),
         "z_sigma": _z_sigma(ahead, supply),
         BENCHMARK: benchmark(start),
         "clairvoyant": clairvoyant(demand, opening, supply),
     }
     return {name: simulate(demand, opening, supply, policy) for name, policy in policies.items()}
+
+
+def _require_costs(supply: Supply, keys: Keys) -> None:
+    without = np.isnan(supply.holding_cost) | np.isnan(supply.shortage_cost)
+    if without.any():
+        raise UserError(
+            f"supply gives item {keys[int(without.argmax())][0]} no holding_cost or shortage_cost, and a replay counts "
+            "money: add both"
+        )
 
 
 class _Ahead:
