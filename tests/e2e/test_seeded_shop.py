@@ -124,7 +124,7 @@ def test_deleting_what_comes_after_the_cut_changes_no_byte_of_a_model(
     config = load_config(of.config, of.task, None, small[task])
     lake = Lake(shop)
     end = lake.end()
-    as_of = end - of.length(shop, config)
+    as_of = of.length(shop, config).after(end, -1)
     ended = lake.engine().narrow(
         {
             "events": "select * from events where event_timestamp < cast($cut as timestamp)",
