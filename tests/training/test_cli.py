@@ -111,7 +111,7 @@ def test_nothing_after_until_is_told(run) -> None:
     [
         (
             ["kpis", "--shop", "nowhere"],
-            "no shop nowhere: give the path of a TOML file or one of beauty, campaigns, cdnow, completejourney",
+            "no shop nowhere: give the path of a TOML file or one of aus_retail, bakery, beauty, campaigns",
         ),
         (["train", "weather", "--shop", "seeded"], "no task weather: tasks are recommend, propensity, demand"),
         (["train", "recommend", "--shop", "seeded", "--device", "tpu"], "--device tpu: it is one of auto, cpu, cuda"),

@@ -114,6 +114,6 @@ def test_explained_shares_add_up_to_the_score(recommender: Recommender) -> None:
 
 def test_too_little_data_is_told(shop: Shop) -> None:
     as_of = datetime(2000, 1, 1, tzinfo=UTC)
-    window = time_window(Lake(shop).engine(), as_of, as_of + Span(21, "day"))
+    window = time_window(Lake(shop).engine(), as_of, Span(21, "day").after(as_of))
     with pytest.raises(UserError, match="no item was touched by 5 people before 2000-01-01"):
         fit(window, CONFIG, choose("cpu"))
