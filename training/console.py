@@ -95,11 +95,11 @@ def show_reports(speaker: Speaker, reports: list[TableReport]) -> None:
 
 
 def show_rows(speaker: Speaker, title: str, rows: list[Row], gate: str) -> None:
-    """An evaluation table, a line per model and metric: what speaks of everybody, and lists of the usual length.
+    """An evaluation table, a line per model and metric: what speaks of everybody, lists of the usual length.
 
     gate : the metric by which models are compared, at any length of lists
     """
-    usual = [row for row in headline(rows) if _is_of_usual_length(row)]
+    usual = [row for row in headline(rows) if _is_usual(row)]
     shown = [row for row in usual if MINUS not in row.model or _base(row.metric) == _base(gate)]
     alone, compared = ([row for row in shown if (MINUS in row.model) == paired] for paired in (False, True))
     speaker.table(
@@ -114,13 +114,14 @@ def show_rows(speaker: Speaker, title: str, rows: list[Row], gate: str) -> None:
             [(r.model, r.split, r.segment, r.metric, r.value, r.low, r.high, _apart(r)) for r in compared],
         )
     if len(shown) < len(rows):
-        speaker.say(f"{len(rows) - len(shown):,} more rows, by segment, mask and list length, with --json")
+        speaker.say(f"{len(rows) - len(shown):,} more rows, by segment, mask, list length and quantile, with --json")
 
 
-def _is_of_usual_length(row: Row) -> bool:
-    """Whether a metric is of lists of 10, of lists as a published split is judged by, or not of lists."""
+def _is_usual(row: Row) -> bool:
+    """Whether a metric is of lists of 10, or as a published split is judged by, and of no single quantile."""
     length = re.search(r"_at_(\d+)$", row.metric)
-    return length is None or length[1] == "10" or row.split == "given"
+    of_one_quantile = re.match(r"pinball_|coverage_[1-7]", row.metric)
+    return not of_one_quantile and (length is None or length[1] == "10" or row.split == "given")
 
 
 def _base(metric: str) -> str:

@@ -19,7 +19,7 @@ def test_other_segments_masks_and_lengths_are_left_to_json(capsys: pytest.Captur
     others = [replace(ROW, segment="cold"), replace(ROW, masked=True), replace(ROW, metric="ndcg_at_20")]
     out = shown(capsys, [ROW, *others])
     assert out.count("blend") == 1
-    assert "3 more rows, by segment, mask and list length, with --json" in out
+    assert "3 more rows, by segment, mask, list length and quantile, with --json" in out
 
 
 def test_a_published_split_shows_every_length(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,10 +30,17 @@ def test_a_published_split_shows_every_length(capsys: pytest.CaptureFixture[str]
 
 
 def test_every_metric_that_is_not_of_lists_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    names = ["wape", "lift_at_10pct", "pinball_0.9"]
+    names = ["wape", "lift_at_10pct", "pinball"]
     out = shown(capsys, [replace(ROW, metric=name) for name in names])
     assert all(name in out for name in names)
     assert "more rows" not in out
+
+
+def test_single_quantiles_and_inner_intervals_are_left_to_json(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["pinball", "coverage_90", "coverage_90_total", "pinball_0.9", "coverage_50", "coverage_20_total"]
+    out = shown(capsys, [replace(ROW, metric=name) for name in names])
+    assert "coverage_90_total" in out
+    assert not [name for name in names[3:] if name in out]
 
 
 def test_models_are_compared_by_the_metric_of_the_gate(capsys: pytest.CaptureFixture[str]) -> None:
