@@ -9,8 +9,7 @@ A method's ``parameters`` are floating, [K, S], one column per series, or [K, G,
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count, product
-from statistics import NormalDist
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,6 @@ Floats = NDArray[np.floating]
 OPENING = 10
 """Known periods whose mean a level starts from."""
 _BLOCK = 2048
-_MANY = 200.0
 _TINY = 1e-9
 
 
@@ -44,7 +42,7 @@ Method = Callable[[Floats, int, int, Floats], Smoothed]
 def simple(demand: Floats, horizon: int, _season_length: int, parameters: Floats) -> Smoothed:
     """Simple exponential smoothing; parameters ``(alpha,)``."""
     (alpha,) = parameters
-    return _flat(demand, _levels(demand, alpha), horizon)
+    return flat(demand, _levels(demand, alpha), horizon)
 
 
 def croston_sba(demand: Floats, horizon: int, _season_length: int, parameters: Floats) -> Smoothed:
@@ -56,7 +54,7 @@ def croston_sba(demand: Floats, horizon: int, _season_length: int, parameters: F
     (alpha,) = parameters
     sizes, intervals = (_levels(values, alpha) for values in (_sizes(demand), _intervals(demand)))
     rates = ((1 - alpha / 2) * size / np.maximum(interval, 1) for size, interval in zip(sizes, intervals, strict=True))
-    return _flat(demand, rates, horizon)
+    return flat(demand, rates, horizon)
 
 
 def tsb(demand: Floats, horizon: int, _season_length: int, parameters: Floats) -> Smoothed:
@@ -66,13 +64,13 @@ def tsb(demand: Floats, horizon: int, _season_length: int, parameters: Floats) -
     """
     alpha, beta = parameters
     sizes, chances = _levels(_sizes(demand), alpha), _levels(_sold(demand), beta)
-    return _flat(demand, (size * chance for size, chance in zip(sizes, chances, strict=True)), horizon)
+    return flat(demand, (size * chance for size, chance in zip(sizes, chances, strict=True)), horizon)
 
 
 def latest_mean(demand: Floats, horizon: int, _season_length: int, parameters: Floats) -> Smoothed:
     """Mean of what is known of the latest periods; parameters ``(n_periods,)``. Where nothing is, of all the past."""
     (window,) = parameters.astype(np.intp)
-    return _flat(demand, _means(demand, window), horizon)
+    return flat(demand, _means(demand, window), horizon)
 
 
 def seasonal_naive(demand: Floats, horizon: int, season_length: int, _parameters: Floats) -> Smoothed:
@@ -96,7 +94,7 @@ def theta(demand: Floats, horizon: int, season_length: int, parameters: Floats) 
     season = season_indices(demand, season_length)
     periods = np.arange(demand.shape[1])
     adjusted = demand / season[:, periods % season_length]
-    smoothed = _flat(adjusted, _levels(adjusted, alpha), 1)
+    smoothed = flat(adjusted, _levels(adjusted, alpha), 1)
     n_known = (~np.isnan(demand)).sum(axis=1)
     lag = (1 - (1 - alpha) ** n_known) / alpha
     drift = (np.arange(horizon) + lag[..., None]) * _slope(adjusted)[:, None] / 2
@@ -178,7 +176,7 @@ class Member:
         grid = np.array(list(product(*self.candidates)), float).T[:, :, None]
         blocks = (demand[first : first + _BLOCK] for first in range(0, len(demand), _BLOCK))
         errors = [np.atleast_2d(self.method(block, 1, season_length, grid).squared_error) for block in blocks]
-        return grid[:, _best(np.concatenate(errors, axis=1), groups), 0]
+        return grid[:, best(np.concatenate(errors, axis=1), groups), 0]
 
     def forecast(
         self, demand: Floats, horizon: int, season_length: int = 1, parameters: Floats | None = None
@@ -189,7 +187,7 @@ class Member:
         return self.method(demand, horizon, season_length, parameters).ahead
 
 
-def _best(errors: Floats, groups: NDArray[np.integer] | None) -> NDArray[np.intp]:
+def best(errors: Floats, groups: NDArray[np.integer] | None) -> NDArray[np.intp]:
     """Number of the candidate with the least error, [S], of errors [G, S]."""
     if groups is None:
         own: NDArray[np.intp] = errors.argmin(axis=0)
@@ -204,7 +202,6 @@ _ALPHAS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8)
 _SLOW_ALPHAS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 _HOLT = ((0.05, 0.1, 0.2, 0.4, 0.7), (0.0, 0.02), (0.9, 0.98))
 _GAMMAS = (0.0, 0.2, 0.5, 0.8)
-_DECAYS = (0.8, 0.84, 0.88, 0.92, 0.96, 0.98, 0.99, 1.0)
 
 MEMBERS: Mapping[str, Member] = {
     "simple": Member(simple, (_ALPHAS,)),
@@ -217,78 +214,6 @@ MEMBERS: Mapping[str, Member] = {
     "seasonal_naive": Member(seasonal_naive, ()),
     "latest_mean": Member(latest_mean, ((4, 8, 13, 26, 52),)),
 }
-
-
-def shrunken_rate(
-    demand: Floats, horizon: int, classes: NDArray[np.integer], decay: float | Floats, strength: float = 2.0
-) -> Smoothed:
-    """Rate of slow sellers: what was sold of late, and ``strength`` periods at the rate of the class.
-
-    ``(strength * class_rate + sum w y) / (strength + sum w)`` with weights ``w`` that fall by ``decay`` per known
-    period: the mean of a Gamma-Poisson posterior whose past is discounted. A class without sales has rate 0.
-
-    classes : [S], numbers from 0
-    decay : in (0, 1], of all series or [S]
-    strength : periods, > 0
-    Source: Harvey and Fernandes, "Time series models for count or qualitative observations", JBES 1989.
-    """
-    return _flat(demand, _shrunken(demand, classes, decay, strength), horizon)
-
-
-def slow_quantiles(demand: Floats, horizon: int, quantiles: Floats, classes: NDArray[np.integer]) -> Floats:
-    """Quantiles ahead of slow sellers: a negative binomial around ``shrunken_rate``.
-
-    Of each class, the decay is the one of least squared one-step-ahead error.
-
-    quantiles : [Q], ascending, in (0, 1)
-    classes : [S], numbers from 0
-    Returns float64, shape [S, H, Q], units, >= 0, ascending; whole numbers where all that is known of a series is.
-    """
-    errors = np.stack([shrunken_rate(demand, 1, classes, decay).squared_error for decay in _DECAYS])
-    rate = shrunken_rate(demand, horizon, classes, np.array(_DECAYS)[_best(errors, classes)])
-    whole = (np.isnan(demand) | (demand == np.round(demand))).all(axis=1)
-    return count_quantiles(rate.ahead, dispersion(demand, rate.squared_error, classes), quantiles, whole)
-
-
-def dispersion(demand: Floats, squared_error: Floats, classes: NDArray[np.integer], strength: float = 10.0) -> Floats:
-    """Variance of demand around a forecast, over its mean, [S], units, > 0: the series' own, shrunk to its class's.
-
-    squared_error : [S], of the method whose mean is used
-    classes : [S], numbers from 0
-    strength : units sold that the class weighs
-    """
-    sold = np.nansum(demand, axis=1, dtype=float)
-    squares = squared_error * (~np.isnan(demand)).sum(axis=1)
-    usual = np.nan_to_num(_per_class(squares, sold, classes))
-    shrunk: Floats = (squares + strength * usual) / (sold + strength)
-    return np.maximum(shrunk, _TINY)
-
-
-def count_quantiles(mean: Floats, dispersion: Floats, quantiles: Floats, whole: NDArray[np.bool_]) -> Floats:
-    """Quantiles of a negative binomial of a given mean and variance over mean; Poisson where that is 1 or less.
-
-    Demand in fractions, or of more than 200 units, is a count of portions of half the dispersion, spread evenly between
-    the counts; beyond 200 portions it is gamma distributed with the same moments (Wilson and Hilferty, PNAS 1931).
-
-    mean : [S, H], units, >= 0
-    dispersion : [S], units, > 0
-    quantiles : [Q], ascending, in (0, 1)
-    whole : [S], whether a series sells in whole units
-    Returns float64, shape [S, H, Q], units, >= 0, ascending; whole numbers where demand is.
-
-    >>> count_quantiles(np.array([[0.5]]), np.array([2.0]), np.array([0.5, 0.9, 0.99]), np.array([True])).tolist()
-    [[[0.0, 2.0, 5.0]]]
-    """
-    counted = whole & (mean.max(axis=1) <= _MANY)
-    unit = np.where(counted, 1.0, dispersion / 2)
-    means = (mean / unit[:, None]).ravel()
-    ratios, counts = (np.repeat(values, mean.shape[1]) for values in (np.maximum(dispersion / unit, 1), counted))
-    many = means > _MANY
-    found = np.empty((len(means), len(quantiles)))
-    found[many] = _gamma_quantiles(means[many], ratios[many], quantiles)
-    found[~many] = _lattice_quantiles(means[~many], ratios[~many], quantiles, counts[~many])
-    units = found.reshape(*mean.shape, -1) * unit[:, None, None]
-    return np.where(whole[:, None, None], np.round(units), units)
 
 
 def around(
@@ -367,7 +292,7 @@ class _Errors:
         return self._total / np.maximum(self._counted, 1)
 
 
-def _flat(demand: Floats, rates: Iterator[Floats], horizon: int) -> Smoothed:
+def flat(demand: Floats, rates: Iterator[Floats], horizon: int) -> Smoothed:
     """What the last of the rates says; the others, each before a period, are judged by it."""
     errors = _Errors()
     for units in demand.T:
@@ -399,26 +324,10 @@ def _means(values: Floats, window: NDArray[np.intp] | np.intp) -> Iterator[Float
         first = np.broadcast_to(np.maximum(period - window, 0), np.broadcast_shapes(np.shape(window), series.shape))
         n_latest = counted[:, period] - counted[series, first]
         latest = (units[:, period] - units[series, first]) / np.maximum(n_latest, 1)
-        yield np.where(n_latest > 0, latest, _ratio(units[:, period], counted[:, period]))
+        yield np.where(n_latest > 0, latest, ratio(units[:, period], counted[:, period]))
 
 
-def _shrunken(demand: Floats, classes: NDArray[np.integer], decay: float | Floats, strength: float) -> Iterator[Floats]:
-    sold, counted = np.zeros(len(demand)), np.zeros(len(demand))
-    for units in demand.T:
-        yield (strength * _per_class(sold, counted, classes) + sold) / (strength + counted)
-        known = ~np.isnan(units)
-        sold = np.where(known, decay * sold + units, sold)
-        counted = np.where(known, decay * counted + 1, counted)
-    yield (strength * _per_class(sold, counted, classes) + sold) / (strength + counted)
-
-
-def _per_class(above: Floats, below: Floats, classes: NDArray[np.integer]) -> Floats:
-    """The ratio of the sums over each series' class, [S]; NaN where there is nothing below."""
-    ratios: Floats = _ratio(np.bincount(classes, above), np.bincount(classes, below))
-    return np.take(ratios, classes)
-
-
-def _ratio(above: NDArray[Any], below: NDArray[Any]) -> Floats:
+def ratio(above: NDArray[Any], below: NDArray[Any]) -> Floats:
     return np.where(below > 0, above / np.maximum(below, _TINY), np.nan)
 
 
@@ -478,33 +387,6 @@ def _centred_mean(demand: Floats, season_length: int) -> Floats:
     centred = np.full(demand.shape, np.nan)
     centred[:, half : demand.shape[1] - half] = np.where(counted > 0, units / np.maximum(counted, 0.5), np.nan)
     return centred
-
-
-def _gamma_quantiles(mean: Floats, ratio: Floats, quantiles: Floats) -> Floats:
-    shape = (mean / ratio)[:, None]
-    normal = np.array([NormalDist().inv_cdf(quantile) for quantile in quantiles])
-    root: Floats = 1 - 1 / (9 * shape) + normal / (3 * np.sqrt(shape))
-    units: Floats = mean[:, None] * np.maximum(root, 0) ** 3
-    return units
-
-
-def _lattice_quantiles(mean: Floats, ratio: Floats, quantiles: Floats, whole: NDArray[np.bool_]) -> Floats:
-    """Quantiles by adding up the chances of 0, 1, 2 ... units, for the rows that have not reached the last quantile."""
-    found = np.zeros((len(mean), len(quantiles)))
-    rows, below = np.arange(len(mean)), np.zeros(len(mean))
-    excess = np.maximum(ratio - 1, _TINY)
-    chance = np.exp(-mean * np.log1p(excess) / excess)
-    for units in count():
-        reached = below + chance
-        row, column = np.nonzero((below[:, None] < quantiles) & (quantiles <= reached[:, None]))
-        within = (quantiles[column] - below[row]) / chance[row] - 0.5
-        found[rows[row], column] = units + np.where(whole[rows[row]] | (units == 0), 0, within)
-        left = reached < quantiles[-1]
-        if not left.any():
-            break
-        rows, below, mean, excess, chance = (values[left] for values in (rows, reached, mean, excess, chance))
-        chance = chance * (mean + units * excess) / ((units + 1) * (1 + excess))
-    return found
 
 
 def _quantiles(values: Floats, quantiles: Floats) -> Floats:

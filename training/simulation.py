@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.replenish import Bools, Floats, Ints, Paths, Position, Supply, orders
+from serving.replenish import orders
+from serving.supply import Bools, Floats, Ints, Paths, Position, Supply
 
 Policy = Callable[[int, Floats, Floats], Floats]
 """Orders, float64 [N] in units >= 0, from the period's number, the stock on hand, float64 [N], and what is on order,

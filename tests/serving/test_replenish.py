@@ -12,8 +12,6 @@ from hypothesis.extra import numpy as npst
 from serving import replenish
 from serving.replenish import (
     Orders,
-    Position,
-    Supply,
     exceptions,
     lead_times,
     money_at_risk,
@@ -22,6 +20,7 @@ from serving.replenish import (
     reasons,
     z_sigma_level,
 )
+from serving.supply import Position, Supply
 
 N_STEPS = 6
 Shop = tuple[np.ndarray, Supply, Position]

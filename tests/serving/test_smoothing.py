@@ -7,16 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from serving.smoothing import (
-    MEMBERS,
-    OPENING,
-    around,
-    count_quantiles,
-    dispersion,
-    season_indices,
-    shrunken_rate,
-    slow_quantiles,
-)
+from serving.counts import count_quantiles, dispersion, shrunken_rate, slow_quantiles
+from serving.smoothing import MEMBERS, OPENING, around, season_indices
 
 NAN = math.nan
 HORIZON, SEASON = 5, 4

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from serving.replenish import Position, Supply
+from serving.supply import Position, Supply
 from training.simulation import (
     Outcome,
     Policy,

@@ -13,9 +13,10 @@ from features.errors import UserError
 from features.panels import Floats, Panel, outcome
 from features.periods import SEASON, first_day, number
 from features.windows import Window
+from serving.counts import slow_quantiles
 from serving.demand import Forecaster
 from serving.paths import Dependence, paths
-from serving.smoothing import MEMBERS, around, slow_quantiles
+from serving.smoothing import MEMBERS, around
 from training.evaluation import Row, mean_rows, ratio_rows
 
 NAME = "trees"

@@ -14,7 +14,8 @@ from features.panels import Panel
 from features.periods import DAYS, Span, number
 from features.windows import before, planned
 from serving.demand import Forecaster
-from serving.replenish import Floats, Ints, Orders, Position, Supply, money_at_risk, orders, reasons
+from serving.replenish import Orders, money_at_risk, orders, reasons
+from serving.supply import Floats, Ints, Position, Supply
 
 N_PATHS = 200
 TERMS = (

@@ -16,7 +16,7 @@ from features.periods import first_day, number
 from features.windows import time_window
 from serving.artifact import Artifact, Draft
 from serving.demand import Forecaster
-from serving.replenish import Position
+from serving.supply import Position
 from training.config import BoosterConfig
 from training.demand.config import DemandConfig
 from training.demand.fit import fit
