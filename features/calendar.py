@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from features.known import Known
+from features.known import Known, mean, ratio, summed
 from features.periods import first_day, number
 
 Floats = NDArray[np.float32]
@@ -123,9 +123,9 @@ def _holidays_within(known: Known, country: str) -> Floats:
 def _weekdays(known: Known, holiday: NDArray[np.bool_]) -> dict[str, Floats]:
     """Demand on the target's weekday over the level, of days that are no holidays: means, upper decile, deviation."""
     weeks = _by_weekday(np.where(holiday, np.float32(np.nan), known.relative))
-    means = {f"weekday_mean_{n}": _mean(weeks[:, :, -(n // 7) :]) for n in WEEKDAY_WINDOWS}
-    mean = means[f"weekday_mean_{WEEKDAY_WINDOWS[-1]}"]
-    variance = _mean((weeks - mean[:, :, None]) ** 2)
+    means = {f"weekday_mean_{n}": mean(weeks[:, :, -(n // 7) :]) for n in WEEKDAY_WINDOWS}
+    usual = means[f"weekday_mean_{WEEKDAY_WINDOWS[-1]}"]
+    variance = mean((weeks - usual[:, :, None]) ** 2)
     columns = means | {"weekday_high": _upper_decile(weeks), "weekday_std": np.sqrt(variance)}
     steps = np.arange(known.panel.horizon) % 7
     return {name: values[:, steps] for name, values in columns.items()}
@@ -138,15 +138,6 @@ def _by_weekday(past: Floats) -> Floats:
     missing = np.full((len(recent), -recent.shape[1] % 7), np.nan, np.float32)
     weeks = np.concatenate([missing, recent], axis=1).reshape(len(recent), -1, 7)
     return np.ascontiguousarray(weeks.transpose(0, 2, 1))
-
-
-def _mean(values: Floats) -> Floats:
-    known = ~np.isnan(values)
-    return _over(np.where(known, values, 0).sum(axis=-1), known.sum(axis=-1))
-
-
-def _over(above: Floats, below: Floats | Ints) -> Floats:
-    return np.where(below > 0, above / np.where(below > 0, below, 1), np.nan).astype(np.float32)
 
 
 def _upper_decile(values: Floats) -> Floats:
@@ -189,10 +180,10 @@ def _ratios(known: Known, names: NDArray[np.str_]) -> dict[str, Floats]:
     sold, usual = _of_holidays(known, names != "", kind)
     place, target = known.panel.location, kind[known.ahead]
     columns = {
-        "holiday_ratio": _over(sold, usual)[:, target],
-        "holiday_ratio_any": _over(sold.sum(axis=1), usual.sum(axis=1))[:, None],
-        "holiday_ratio_of_location": _over(_summed(sold, place), _summed(usual, place))[place][:, target],
-        "holiday_ratio_of_all": _over(sold.sum(axis=0), usual.sum(axis=0))[target],
+        "holiday_ratio": ratio(sold, usual)[:, target],
+        "holiday_ratio_any": ratio(sold.sum(axis=1), usual.sum(axis=1))[:, None],
+        "holiday_ratio_of_location": ratio(summed(sold, place), summed(usual, place))[place][:, target],
+        "holiday_ratio_of_all": ratio(sold.sum(axis=0), usual.sum(axis=0))[target],
     }
     on_holiday = names[known.ahead] != ""
     return {name: np.where(on_holiday, values, np.float32(np.nan)) for name, values in columns.items()}
@@ -205,20 +196,14 @@ def _of_holidays(known: Known, holiday: NDArray[np.bool_], kind: Ints) -> tuple[
         around = slice(max(0, day - _USUAL_DAYS), min(day + _USUAL_DAYS + 1, known.origin))
         plain = ~holiday[around]
         units, exposure = (values[:, around][:, plain].sum(axis=1) for values in (known.sold, known.exposure))
-        promised = np.nan_to_num(_over(units, exposure)) * known.exposure[:, day]
+        promised = np.nan_to_num(ratio(units, exposure)) * known.exposure[:, day]
         sold[:, kind[day]] += np.where(promised > 0, known.sold[:, day], 0)
         usual[:, kind[day]] += promised
     return sold, usual
-
-
-def _summed(values: Floats, group: Ints) -> Floats:
-    sums = np.zeros((group.max(initial=-1) + 1, values.shape[1]), np.float32)
-    np.add.at(sums, group, values)
-    return sums
 
 
 def _usual_sunday(known: Known, holiday: NDArray[np.bool_]) -> Floats:
     """Mean demand of a Sunday over the level, shape (S, 1)."""
     sunday = (known.panel.dates[: known.origin] - _A_SUNDAY).astype(np.int64) % 7 == 0
     recent = np.where(sunday & ~holiday[: known.origin], known.relative, np.float32(np.nan))
-    return _mean(recent[:, -WEEKDAY_WINDOWS[-1] :])[:, None]
+    return mean(recent[:, -WEEKDAY_WINDOWS[-1] :])[:, None]
