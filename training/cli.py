@@ -152,7 +152,8 @@ def _simulated(lake: Lake, of: Family, config: Config, until: datetime, n_window
     from training.demand import replay
     from training.demand.config import DemandConfig
 
-    return replay.replayed(lake.engine(), lake.shop.demand_frequency, cast("DemandConfig", config), until, n_windows)
+    asked, shop = cast("DemandConfig", config), lake.shop
+    return replay.replayed(lake.engine(), shop.demand_frequency, asked, until, n_windows, shop.country)
 
 
 @app.command()

@@ -18,7 +18,8 @@ from features.periods import DAYS, Frequency, Span, first_day, number
 from features.windows import planned, rolling
 from serving.artifact import Artifact, Draft
 from serving.demand import Forecaster
-from serving.replenish import Floats, Ints, Paths, Supply, z_sigma_level
+from serving.replenish import z_sigma_level
+from serving.supply import Floats, Ints, Paths, Supply
 from training.demand.config import DemandConfig
 from training.demand.fit import fit
 from training.demand.ordering import N_PATHS, Keys, require_reach, terms
@@ -32,7 +33,14 @@ COVER = 4
 """Periods that the benchmark orders up to, as the challenge's organisers do."""
 
 
-def replayed(engine: Engine, frequency: Frequency, config: DemandConfig, until: datetime, n_windows: int) -> list[Row]:
+def replayed(
+    engine: Engine,
+    frequency: Frequency,
+    config: DemandConfig,
+    until: datetime,
+    n_windows: int,
+    country: str | None = None,
+) -> list[Row]:
     """Cost, fill rate and cycle service level of each way of ordering in each of the last windows before ``until``.
 
     Ways: ``paths``, the forecast's sample paths; ``z_sigma``, its mean and deviation by the classical formula;
@@ -45,7 +53,7 @@ def replayed(engine: Engine, frequency: Frequency, config: DemandConfig, until: 
     """
     rows: list[Row] = []
     for window in rolling(engine, until, Span(WINDOW[frequency], frequency), n_windows):
-        model = fit(window.past, window.known_future, window.as_of, frequency, config)
+        model = fit(window.past, window.known_future, window.as_of, frequency, config, country)
         with TemporaryDirectory() as folder:
             draft = Draft(Path(folder) / "artifact")
             model.export(draft)
