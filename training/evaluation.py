@@ -126,11 +126,21 @@ def ratio_rows(
     _require_units(len(columns), split, next(iter(above))[0])
     whole, *sums = columns.mean(axis=0)
     resampled = _resampled_means(columns)
-    lows, highs = np.nanpercentile(_over(resampled[:, 1:], resampled[:, :1]), PERCENTILES, axis=0)
+    lows, highs = _bounds(_over(resampled[:, 1:], resampled[:, :1]))
     return [
-        Row(model, split, segment, masked, metric, float(_over(value, whole)), float(low), float(high), len(columns))
+        Row(model, split, segment, masked, metric, float(_over(value, whole)), low, high, len(columns))
         for (model, metric), value, low, high in zip(above, sums, lows, highs, strict=True)
     ]
+
+
+def _bounds(resampled: NDArray[np.float64]) -> tuple[list[float | None], list[float | None]]:
+    """The interval of each column over what was resampled and is a number; None where nothing is."""
+    known = resampled[np.isfinite(resampled).all(axis=1)]
+    if not len(known):
+        nothing: list[float | None] = [None] * resampled.shape[1]
+        return nothing, nothing
+    low, high = np.percentile(known, PERCENTILES, axis=0).tolist()
+    return low, high
 
 
 def _over(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:

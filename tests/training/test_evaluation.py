@@ -61,6 +61,12 @@ def test_a_ratio_is_of_sums_and_reproducible(rng: np.random.Generator) -> None:
     assert [row] == ratio_rows({("m", "wape"): above}, below, "time")
 
 
+def test_a_ratio_over_nothing_is_no_number_and_has_no_interval() -> None:
+    (row,) = ratio_rows({("m", "wape"): np.ones(3)}, np.zeros(3), "time")
+    assert np.isnan(row.value)
+    assert (row.low, row.high) == (None, None)
+
+
 def test_nothing_to_evaluate_is_told() -> None:
     with pytest.raises(UserError, match="holds nothing to evaluate m on"):
         mean_row("m", "time", "x", np.array([]))
