@@ -76,12 +76,12 @@ def scores_of(actual: Floats, units: Floats, quantiles: Sequence[float], rng: np
     actual : float32, shape (S, H); NaN gives NaN
     units : float32, shape (S, H, Q), ascending over Q
     Returns float32, shape (S, H), within three standard deviations; what lies beyond quantiles that are tied at their
-    end, which no score has, lies beyond three.
+    end, which no score has, lies at three.
     """
     knots = normal_scores(quantiles)
     low, high = ((_crossed(actual, units, knots, side)) for side in ("left", "right"))
     drawn: Floats = low + (high - low) * rng.random(actual.shape, np.float32)
-    return np.clip(drawn, -3, 3)
+    return drawn
 
 
 def _crossed(actual: Floats, units: Floats, knots: Floats, side: str) -> Floats:
@@ -90,8 +90,9 @@ def _crossed(actual: Floats, units: Floats, knots: Floats, side: str) -> Floats:
     piece = np.clip(below.sum(axis=-1) - 1, 0, len(knots) - 2)
     start, end = (np.take_along_axis(units, (piece + k)[..., None], axis=-1)[..., 0] for k in (0, 1))
     width = knots[piece + 1] - knots[piece]
-    share = np.where(end > start, (actual - start) / np.where(end > start, end - start, 1), float(side == "right"))
-    found = knots[piece] + share * width
+    share = np.full(actual.shape, float(side == "right"))
+    np.divide(actual - start, end - start, out=share, where=end > start, dtype=np.float64)
+    found = np.clip(knots[piece] + share * width, -3, 3)
     found = np.where((end <= start) & (actual != end), 3 * np.sign(actual - end), found)
     at_zero = (actual <= 0) & (side == "left")
     return np.where(np.isnan(actual), np.nan, np.where(at_zero, -3, found)).astype(np.float32)

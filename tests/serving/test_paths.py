@@ -171,6 +171,12 @@ def test_more_than_a_forecast_without_spread_holds_is_as_high_as_scores_go():
     assert scored(np.float32([[3]]), certain).tolist() == [[-3]]
 
 
+def test_a_spread_too_small_to_divide_by_is_none():
+    hair = np.zeros((1, 1, len(QUANTILES)), np.float32)
+    hair[..., -1] = np.finfo(np.float32).smallest_subnormal
+    assert scored(np.float32([[5]]), hair).tolist() == [[3]]
+
+
 @given(ascending(2), npst.arrays(np.bool_, (2, N_STEPS)))
 def test_what_is_not_known_has_no_score_and_changes_no_other(units: np.ndarray, missing: np.ndarray):
     actual = np.full((2, N_STEPS), 5, np.float32)
