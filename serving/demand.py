@@ -2,14 +2,15 @@
 
 ``forecast.npy``        float32 [n_series, horizon, 1 + n_quantiles], units: the mean, then the quantiles
 ``series.json``         item_ids and location_ids, one each per series; location "" is all together
-``forecast.json``       cutoff and dates, the settings of the panel, the quantiles, the bases
+``forecast.json``       cutoff and dates, the settings of the panel, the quantiles, the bases, the patterns
 ``dependence.npy``      float64 [horizon, horizon]: see ``serving.paths.Dependence``
+``offsets.npy``         float32 [n_patterns, horizon, n_quantiles]: see ``moved``
 ``features.json``       names of the features in the order in which the trees read them
 ``mean_BASE.txt``       one LightGBM model per base, ``quantile_0.05.txt`` ... one per quantile: see ``Recipe``
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal, Protocol, Self
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.demand import features, level
+from features.demand_classes import Classes, pattern
 from features.engine import Engine
 from features.errors import UserError
 from features.known import Known
@@ -37,6 +39,8 @@ class Regressor(Protocol):
         """One prediction per row."""
 
 
+ALL = "all"
+"""Name of the offsets of classes that have none of their own."""
 ROWS_AT_ONCE = 200_000
 LEAST_MEAN = np.float32(0.01)
 """Share of its base below which a mean does not fall where quantiles are multiples of it."""
@@ -72,12 +76,14 @@ class Recipe:
         over the first base
     bases : what the means are multiples of, see ``base_of``
     quantiles_of : see ``QuantilesOf``
+    offsets : how far quantiles are moved, see ``moved``; none are without
     """
 
     means: Sequence[Regressor]
     shape: Sequence[Regressor]
     bases: tuple[Base, ...] = ("level",)
     quantiles_of: QuantilesOf = "mean"
+    offsets: Mapping[str, Floats] = field(default_factory=dict)
 
     def forecast(self, known: Panel, origin: int) -> Floats:
         """Forecasts of every series that is eligible at an origin; quantiles ascend and nothing is below zero.
@@ -91,7 +97,8 @@ class Recipe:
         scales = np.stack([base_of(known, origin, base)[eligible].ravel() for base in self.bases], axis=1)
         parts = [slice(i, i + ROWS_AT_ONCE) for i in range(0, len(rows), ROWS_AT_ONCE)]
         units = np.concatenate([self._units(rows[part], scales[part]) for part in parts])
-        return units.reshape(-1, known.horizon, units.shape[-1])
+        values = units.reshape(-1, known.horizon, units.shape[-1])
+        return moved(values, pattern(known.demand[eligible, :origin]), self.offsets) if self.offsets else values
 
     def _units(self, rows: Floats, scales: Floats) -> Floats:
         relative, scale = mean_of(self.means, rows, scales), scales[:, 0]
@@ -117,6 +124,24 @@ def mean_of(means: Sequence[Regressor], rows: Floats, scales: Floats) -> Floats:
     units = floored(np.stack(relative, axis=1)) * scales
     together: Floats = np.exp(np.log(units).mean(axis=1))
     return together / scales[:, 0]
+
+
+def moved(values: Floats, patterns: Classes, offsets: Mapping[str, Floats]) -> Floats:
+    """The same forecast with quantiles moved by their class's offsets, ascending and not below zero.
+
+    values : float32, shape (n, H, 1 + Q), units
+    patterns : class of each series, see ``features.demand_classes.pattern``
+    offsets : by class float32, shape (H, Q), in units of the mean; of a class that is not there, under ``ALL``
+    """
+    names, number = np.unique(patterns, return_inverse=True)
+    own = np.stack([offsets.get(name, offsets[ALL]) for name in names.tolist()])
+    quantiles = np.sort(np.maximum(values[:, :, 1:] + own[number] * in_units_of(values), 0), axis=-1)
+    return np.concatenate([values[:, :, :1], quantiles], axis=2)
+
+
+def in_units_of(values: Floats) -> Floats:
+    """What offsets are multiples of: the mean, shape (n, H, 1)."""
+    return np.maximum(values[:, :, :1], np.float32(1e-3))
 
 
 def in_whole_units(values: Floats, known: Panel) -> Floats:
@@ -248,7 +273,8 @@ class Forecaster:
         about = self._artifact.json("forecast")
         bases = tuple(about["bases"])
         models = [Trees.from_text(self._artifact.text(name)) for name in model_names(bases, self.quantiles)]
-        return Recipe(models[: len(bases)], models[len(bases) :], bases, about["quantiles_of"])
+        offsets = dict(zip(about["patterns"], self._artifact.array("offsets"), strict=True))
+        return Recipe(models[: len(bases)], models[len(bases) :], bases, about["quantiles_of"], offsets)
 
     def _horizon(self, asked: int | None) -> int:
         longest = len(self.dates)

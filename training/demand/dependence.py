@@ -6,16 +6,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from features.demand_classes import Classes
 from features.panels import Floats
 from serving.paths import Dependence, scores_of
 
 
 class HeldOut(NamedTuple):
-    """A forecast beside what came: units [n, H, 1 + Q], demand [n, H] with NaN where unknown, origin [n]."""
+    """A forecast beside what came: units [n, H, 1 + Q], demand [n, H], NaN where unknown, origin and pattern [n]."""
 
     units: Floats
     actual: Floats
     origin: NDArray[np.int64]
+    pattern: Classes
 
 
 def dependence(held_out: HeldOut, quantiles: Sequence[float], seed: int) -> Dependence:

@@ -2,9 +2,10 @@
 
 Every example is a series at an origin in the past with a step of the horizon; units are divided by the series' own
 level, or by a simpler forecast of them, and weighted so that errors count in units, or in percent. The last horizons
-before the cut-off are held out first: there the mean's trees stop, and how forecasts err there teaches the quantiles,
-and how the steps hang together. Then the mean is fitted again on everything, and so are quantiles that are multiples of
-the base. Pooled direct forecasts: Makridakis et al., "M5 accuracy competition", IJF 2022.
+before the cut-off are held out first, see ``training.demand.trials``: there the mean's trees stop, and how forecasts
+err there teaches the quantiles, how far they are off, and how the steps hang together. Then the mean is fitted again on
+everything, and so are quantiles that are multiples of the base. Pooled direct forecasts: Makridakis et al., "M5
+accuracy competition", IJF 2022.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,13 +22,15 @@ from features.errors import UserError
 from features.panels import Floats, Panel, panel
 from features.periods import Frequency
 from serving.artifact import Draft, Json
-from serving.demand import Recipe, in_whole_units, mean_of, model_names
+from serving.demand import Recipe, in_whole_units, model_names, moved
 from serving.paths import Dependence
 from serving.trees import Trees
+from training.demand.calibration import offsets
 from training.demand.config import DemandConfig
 from training.demand.dependence import HeldOut, dependence
 from training.demand.evaluation import NAME, Judged, rows_of
-from training.demand.learning import Examples, examples, mean_boosters, n_taken, quantile_boosters, shape_boosters
+from training.demand.learning import examples, mean_boosters, quantile_boosters
+from training.demand.trials import held_out, n_trees, origins, shape, trials
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class DemandModel:
     config: DemandConfig
     known: Panel
     texts: Mapping[str, str]
+    offsets: Mapping[str, Floats]
     dependence: Dependence
     metrics: dict[str, float]
     name: str = NAME
@@ -49,13 +53,20 @@ class DemandModel:
         draft.json("forecast", self._about())
         draft.json("series", self._series())
         draft.array("dependence", self.dependence.steps)
-        draft.array("forecast", _forecast(self.texts, self.config, self.known))
+        draft.array("offsets", np.stack(list(self.offsets.values())))
+        draft.array("forecast", self._forecast())
 
     def golden_requests(self) -> list[Json]:
         item_ids = self._series()["item_ids"]
         some = [*item_ids[:: max(1, len(item_ids) // 5)][:5], "nothing we know"]
         everything: Json = {"item_ids": [], "location_id": None, "horizon": None, "offset": 0, "limit": 20}
         return [everything, {**everything, "item_ids": some, "horizon": 1}]
+
+    def _forecast(self) -> Floats:
+        models = [Trees.from_text(text) for text in self.texts.values()]
+        n_means, config = len(self.config.bases), self.config
+        recipe = Recipe(models[:n_means], models[n_means:], config.bases, config.quantiles_of, self.offsets)
+        return in_whole_units(recipe.forecast(self.known, self.known.n_periods), self.known)
 
     def _series(self) -> dict[str, list[str]]:
         chosen = _forecast_rows(self.known)
@@ -73,6 +84,7 @@ class DemandModel:
             "quantiles": self.config.quantiles,
             "common": self.dependence.common,
             "bases": self.config.bases,
+            "patterns": list(self.offsets),
             "carry": self.config.carry,
             "quantiles_of": self.config.quantiles_of,
             "panel": {name: getattr(settings, name) for name in settings.__slots__},
@@ -96,32 +108,25 @@ def fit(
     """
     known = panel(past, as_of, config.panel(frequency, country), known_future)
     _demand_history(known, (config.n_validation + 2) * config.horizon)
-    judged_at = [known.n_periods - config.horizon * k for k in range(config.n_validation, 0, -1)]
-    judged = examples(known, judged_at, config.bases)
-    earlier = examples(known, _origins(known, judged_at[0], config), config.bases)
-    trial = mean_boosters(earlier, config, judged)
-    shape = _shape(earlier, judged, trial, config)
-    held_out = _held_out(known, judged_at, _recipe(_texts([*trial, *shape], config), config))
-    metrics = _metrics(held_out, config)
-    n_trees = [n_taken(booster) for booster in trial]
-    taught = examples(known, _origins(known, known.n_periods, config), config.bases)
-    final = mean_boosters(taught, config, n_trees=n_trees)
-    final_shape = shape if config.quantiles_of == "mean" else quantile_boosters(taught, config)
+    tried = trials(known, config)
+    told = held_out(known, tried, config)
+    taught = examples(known, origins(known, known.n_periods, config), config.bases)
+    means = mean_boosters(taught, config, n_trees=n_trees(tried))
+    quantiles = shape(tried, config) if config.quantiles_of == "mean" else quantile_boosters(taught, config)
+    moves = offsets(told, config.quantiles)
+    calibrated = told._replace(units=moved(told.units, told.pattern, moves))
     return DemandModel(
         config,
         known,
-        _texts([*final, *final_shape], config),
-        dependence(held_out, config.quantiles, config.seed),
-        {**metrics, "n_trees": float(sum(n_trees)), "n_series": float(len(_forecast_rows(known)))},
+        _texts([*means, *quantiles], config),
+        moves,
+        dependence(calibrated, config.quantiles, config.seed),
+        {
+            **_metrics(told, config),
+            "n_trees": float(sum(n_trees(tried))),
+            "n_series": float(len(_forecast_rows(known))),
+        },
     )
-
-
-def _shape(
-    earlier: Examples, judged: Examples, trial: Sequence[lightgbm.Booster], config: DemandConfig
-) -> list[lightgbm.Booster]:
-    if config.quantiles_of == "base":
-        return quantile_boosters(earlier, config)
-    return shape_boosters(judged, mean_of(trial, judged.rows, judged.bases), config)
 
 
 def _forecast_rows(known: Panel) -> NDArray[np.intp]:
@@ -136,34 +141,9 @@ def _demand_history(known: Panel, n_periods: int) -> None:
         )
 
 
-def _origins(known: Panel, n_periods: int, config: DemandConfig) -> list[int]:
-    """Origins whose targets precede ``n_periods``, evenly over the panel's later part: no dead series is missing."""
-    spread = np.linspace(known.n_periods * config.first_origin, n_periods - config.horizon, config.n_origins)
-    return sorted({round(origin) for origin in spread.tolist()})
-
-
 def _texts(boosters: Sequence[lightgbm.Booster], config: DemandConfig) -> dict[str, str]:
     texts = (booster.model_to_string() for booster in boosters)
     return dict(zip(model_names(config.bases, config.quantiles), texts, strict=True))
-
-
-def _recipe(texts: Mapping[str, str], config: DemandConfig) -> Recipe:
-    models = [Trees.from_text(text) for text in texts.values()]
-    n_means = len(config.bases)
-    return Recipe(models[:n_means], models[n_means:], config.bases, config.quantiles_of)
-
-
-def _forecast(texts: Mapping[str, str], config: DemandConfig, known: Panel) -> Floats:
-    return in_whole_units(_recipe(texts, config).forecast(known, known.n_periods), known)
-
-
-def _held_out(known: Panel, origins: Sequence[int], recipe: Recipe) -> HeldOut:
-    parts = []
-    for origin in origins:
-        chosen = known.eligible(origin)
-        actual = known.demand[chosen, origin : origin + known.horizon]
-        parts.append(HeldOut(recipe.forecast(known, origin), actual, np.full(len(actual), origin)))
-    return HeldOut(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _metrics(held_out: HeldOut, config: DemandConfig) -> dict[str, float]:

@@ -49,7 +49,10 @@ class Examples(NamedTuple):
 
 def examples(known: Panel, origins: Iterable[int], bases: Sequence[Base]) -> Examples:
     """Every eligible series at every origin and step whose demand is known."""
-    parts = [_examples_at(known, origin, bases) for origin in origins]
+    return joined([_examples_at(known, origin, bases) for origin in origins])
+
+
+def joined(parts: Sequence[Examples]) -> Examples:
     return Examples(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 

@@ -22,7 +22,11 @@ def held_out(tied: Dependence, n_series: int, n_origins: int) -> HeldOut:
     came = paths(units, QUANTILES, tied.scores(n_series, n_origins, seed=4)).transpose(1, 0, 2)
     forecast = np.concatenate([np.full((*units.shape[:2], 1), 50), units], axis=2).astype(np.float32)
     origin = np.repeat(np.arange(n_origins), n_series)
-    return HeldOut(np.tile(forecast, (n_origins, 1, 1)), came.reshape(-1, N_STEPS), origin)
+    return judged(np.tile(forecast, (n_origins, 1, 1)), came.reshape(-1, N_STEPS), origin)
+
+
+def judged(units: np.ndarray, actual: np.ndarray, origin: np.ndarray) -> HeldOut:
+    return HeldOut(units, actual, origin, np.full(len(origin), "smooth"))
 
 
 def correlation(found: Dependence) -> np.ndarray:
@@ -72,7 +76,7 @@ def test_series_of_different_origins_have_nothing_in_common():
 @given(npst.arrays(np.float32, (4, N_STEPS), elements=st.one_of(st.just(np.nan), st.floats(0, 90, width=32))))
 def test_any_errors_give_a_correlation_that_can_be_drawn_from(actual: np.ndarray):
     units = held_out(Dependence.none(N_STEPS), 4, 1).units
-    found = dependence(HeldOut(units, actual, np.array([0, 0, 1, 1])), QUANTILES, seed=0)
+    found = dependence(judged(units, actual, np.array([0, 0, 1, 1])), QUANTILES, seed=0)
     tied = correlation(found)
     np.testing.assert_allclose(np.diag(tied), 1, atol=1e-6)
     assert np.linalg.eigvalsh(tied).min() > 0
@@ -93,7 +97,7 @@ def test_pairs_that_contradict_one_another_become_a_correlation():
     ]
     actual = np.tile(np.float32(rows), (20, 1))
     units = np.tile(held_out(Dependence.none(N_STEPS), 1, 1).units, (len(actual), 1, 1))
-    found = dependence(HeldOut(units, actual, np.arange(len(actual))), QUANTILES, seed=0)
+    found = dependence(judged(units, actual, np.arange(len(actual))), QUANTILES, seed=0)
     tied = correlation(found)
     assert np.linalg.eigvalsh(tied).min() > 0
     np.testing.assert_allclose(np.diag(tied), 1, atol=1e-6)
