@@ -20,6 +20,9 @@ from features.periods import NUMBER, Frequency, first_day, number, period_start
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
+Keys = Sequence[tuple[str, str]]
+"""Item and location of each series; location "" is all locations together."""
+
 PROMOTIONS = ("display", "mailer")
 PRICES = ("price", "base_price")
 

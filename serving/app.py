@@ -4,7 +4,7 @@ import csv
 import io
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
@@ -20,7 +20,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from features.errors import UserError
-from serving import metrics, openapi, pages, problems, schema
+from features.home import home
+from serving import metrics, openapi, orders, pages, problems, schema
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
 from serving.openapi import Endpoint
@@ -99,8 +100,21 @@ def forecasts(call: Call[schema.ForecastQuery]) -> Response:
     query = call.asked.model_dump()
     answer = model.scorer.answer({"item_ids": query.pop("item_id"), **query})
     if _prefers_csv(call.accept):
-        return _csv(answer, model.version)
+        columns = ("item_id", "location_id", "date", "mean")
+        return _csv(answer["forecasts"], columns, total=answer["total"], cutoff=answer["cutoff"], version=model.version)
     return _json({**answer, "model_version": model.version})
+
+
+def order_list(call: Call[schema.OrderQuery]) -> Response:
+    query = call.asked.model_dump()
+    answer = orders.answer(home(), call.models.shop, {"item_ids": query.pop("item_id"), **query})
+    if answer is None:
+        detail = f"No order list was made yet; run `shopkeeper reorder --shop {call.models.shop} --out orders.csv`."
+        raise Problem(HTTPStatus.NOT_FOUND, detail)
+    if _prefers_csv(call.accept):
+        told = {"total": answer["total"], "as_of": answer["as_of"], "version": answer["model_version"]}
+        return _csv(answer["orders"], tuple(schema.Order.model_fields), **told)
+    return _json(answer)
 
 
 def model_list(call: Call[None]) -> Response:
@@ -172,6 +186,16 @@ ENDPOINTS = (
         schema.Forecasts,
         media=("text/csv",),
         errors=_ASKED,
+    ),
+    Endpoint(
+        "GET",
+        "/v1/orders",
+        "What to order, by the latest list of `shopkeeper reorder`; CSV with Accept: text/csv.",
+        order_list,
+        schema.OrderQuery,
+        schema.Orders,
+        media=("text/csv",),
+        errors=(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY),
     ),
     Endpoint(
         "GET", "/v1/models", "The models that answer, and the tasks without one.", model_list, answer=schema.ModelList
@@ -286,14 +310,14 @@ def _json(answer: object) -> Response:
     return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
 
 
-def _csv(answer: Mapping[str, Any], version: str) -> Response:
-    rows = answer["forecasts"]
+def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], version: str, **told: object) -> Response:
+    """Rows under the names that the first has, else under ``columns``; what else is told stands in headers."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["item_id", "location_id", "date", "mean"])
+    writer = csv.DictWriter(text, list(rows[0]) if rows else columns)
     writer.writeheader()
     writer.writerows(rows)
-    headers = {"x-total": str(answer["total"]), "x-cutoff": str(answer["cutoff"]), "x-model-version": version}
-    return Response(text.getvalue(), headers=headers, media_type="text/csv")
+    headers = {f"x-{name.replace('_', '-')}": str(value) for name, value in told.items()}
+    return Response(text.getvalue(), headers={**headers, "x-model-version": version}, media_type="text/csv")
 
 
 def _prefers_csv(accept: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal, Protocol, Self
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,6 +178,15 @@ def model_names(bases: Sequence[Base], quantiles: Sequence[float]) -> list[str]:
     return [*(f"mean_{base}" for base in bases), *(f"quantile_{quantile:g}" for quantile in quantiles)]
 
 
+def quantile_name(quantile: float) -> str:
+    """What a quantile is called at the interface, with two digits after the point or as many as it needs.
+
+    >>> quantile_name(0.5), quantile_name(0.995)
+    ('q0.50', 'q0.995')
+    """
+    return f"q{np.format_float_positional(quantile, min_digits=2)}"
+
+
 class Forecaster:
     """The forecasts of one artifact.
 
@@ -199,7 +208,7 @@ class Forecaster:
         self.carry: float = about["carry"]
         self.settings = PanelSettings(**{**about["panel"], "covariates": tuple(about["panel"]["covariates"])})
         self._artifact = artifact
-        self._columns = ["mean", *(f"q{quantile:g}" for quantile in self.quantiles)]
+        self._columns = ["mean", *map(quantile_name, self.quantiles)]
         self._positions: dict[str, list[int]] = {}
         for position, item_id in enumerate(self.item_ids):
             self._positions.setdefault(item_id, []).append(position)
@@ -224,21 +233,6 @@ class Forecaster:
             "total": n_rows,
             "unknown_item_ids": [item_id for item_id in item_ids if item_id not in self._positions],
             "forecasts": [self._row(chosen[row // horizon], row % horizon) for row in page],
-        }
-
-    def table(self) -> dict[str, NDArray[Any]]:
-        """The whole forecast, one row per series and period.
-
-        Returns arrays of n_series x horizon: ``item_id`` and ``location_id`` (None: all together) of objects, ``date``
-        datetime64[D], ``mean`` and each quantile (``q0.05`` ...) float32, units.
-        """
-        horizon, n_series = len(self.dates), len(self.item_ids)
-        places = [location_id or None for location_id in self.location_ids]
-        return {
-            "item_id": np.repeat(np.array(self.item_ids, object), horizon),
-            "location_id": np.repeat(np.array(places, object), horizon),
-            "date": np.tile(np.array(self.dates, "datetime64[D]"), n_series),
-            **{name: self.values[:, :, column].ravel() for column, name in enumerate(self._columns)},
         }
 
     def panel(self, past: Engine, as_of: datetime, known_future: Engine | None) -> Panel:

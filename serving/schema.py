@@ -22,6 +22,11 @@ def _spelled(value: Any) -> Any:  # noqa: ANN401
     return int(value) if isinstance(value, str) and re.fullmatch("-?[0-9]{1,9}", value) else value
 
 
+def _told(value: Any) -> Any:  # noqa: ANN401
+    """What a query parameter tells by true or false; everything else stays as it is, and is then refused."""
+    return value == "true" if value in ("true", "false") else value
+
+
 def _written(value: Any) -> Any:  # noqa: ANN401
     """An instant comes as a text; a number is refused, also as a text."""
     if not (isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d[Tt ]", value)):
@@ -210,6 +215,60 @@ class Forecasts(Answer):
     unknown_item_ids: list[str]
     """Items asked for that have no forecast."""
     forecasts: list[Forecast]
+    model_version: str
+
+
+class OrderQuery(Request):
+    """Which lines of the order list, and which page of them."""
+
+    item_id: Annotated[list[Id], Field(max_length=100)] = []
+    """Items, repeatable; absent: all."""
+    location_id: Id | None = None
+    """Store or warehouse; absent: all."""
+    only_orders: Annotated[bool, BeforeValidator(_told)] = False
+    """Whether lines that order nothing are left out."""
+    offset: Annotated[int, Field(ge=0), BeforeValidator(_spelled)] = 0
+    """Lines to skip."""
+    limit: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_spelled)] = 100
+    """Lines in the answer at most."""
+
+
+class Order(Answer):
+    """What to order of an item at a location; money is null where no costs are known."""
+
+    item_id: str
+    location_id: str | None
+    """null: all locations together."""
+    order_quantity: Annotated[float, Field(ge=0)]
+    """Units to order; 0: nothing."""
+    order_up_to: float
+    """Units that, on hand and on order, would last until the next order's arrival."""
+    reorder_point: float
+    """``order_up_to`` less the expected demand between two orders, units."""
+    safety_stock: float
+    """``order_up_to`` less the expected demand until the next order's arrival, units."""
+    on_hand: float
+    """Units; below zero are owed to customers."""
+    on_order: float
+    """Units that will arrive within the forecast."""
+    expected_cost: float | None
+    """Money for what is left and what is lost from the order's arrival to the next."""
+    money_at_risk: float | None
+    """``expected_cost`` and what is lost before the order can arrive."""
+    reason: str
+    """What is expected, what is there, who planned otherwise."""
+
+
+class Orders(Answer):
+    """One page of the latest order list, most money at risk first."""
+
+    as_of: date
+    """First day not known to the list."""
+    total: int
+    """Lines over all pages."""
+    unknown_item_ids: list[str]
+    """Items asked for that are not in the list."""
+    orders: list[Order]
     model_version: str
 
 

@@ -1,15 +1,17 @@
 """Batch answers of the champion, as tables: the same scorers that the service asks."""
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
 
 from features.errors import UserError
 from features.home import home
 from features.shops import Shop
 from serving import models
 from serving.artifact import Artifact
-from serving.demand import Forecaster
 from serving.models import ServedModel
 from serving.propensity import PropensityScorer
 from serving.recommend import Recommender
@@ -61,6 +63,15 @@ def probabilities(scorer: PropensityScorer, target: str, cut: Audience, campaign
     return cut.of(model.table(), campaign or model.name)
 
 
-def forecasts(forecaster: Forecaster) -> pa.Table:
-    """``item_id, location_id, date, mean, q0.05 ...`` for every series and period."""
-    return pa.table(forecaster.table())
+def require_format(out: Path) -> None:
+    """Raises UserError unless a file is named as one that ``write`` writes."""
+    if out.suffix not in (".parquet", ".csv"):
+        raise UserError(f"--out {out}: end it with .parquet or .csv")
+
+
+def write(table: pa.Table, out: Path) -> None:
+    """A table as Parquet or CSV, by the file's ending; readers see the old file or the whole new one."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staged = out.with_name(f".{out.name}")
+    (pa.parquet.write_table if out.suffix == ".parquet" else pa.csv.write_csv)(table, staged)
+    staged.replace(out)

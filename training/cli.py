@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 import typer
 
 from features.contract import EVENT_NAMES
@@ -25,14 +22,24 @@ from features.shops import checked, load_shop, read_toml
 from features.targets import RESPONSE, Target
 from features.windows import before
 from serving import launch, settings
-from serving.demand import Forecaster
 from serving.propensity import PropensityScorer
-from training import answers, customer_value, evaluation, kpi_report, parallel, pipeline, promotion, tracking
+from training import (
+    answers,
+    customer_value,
+    evaluation,
+    kpi_report,
+    parallel,
+    pipeline,
+    plan_commands,
+    promotion,
+    tracking,
+)
 from training.audience import Audience
 from training.config import Config, load_config, to_toml
-from training.console import Speaker, show_reports, show_rows
+from training.console import Speaker, show_overridden, show_reports, show_rows
 from training.device import Choice, choose
 from training.families import Family, family
+from training.options import JsonOption, OutOption, ShopOption, instant
 
 app = typer.Typer(
     help="What a visitor would like, whether they will buy, and how much to stock.",
@@ -41,15 +48,12 @@ app = typer.Typer(
     add_completion=False,
 )
 
-ShopOption = Annotated[str, typer.Option("--shop", help="Name of a shop in configs/shops, or its TOML file.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Make the last line of stdout one JSON object.")]
 TaskArgument = Annotated[str, typer.Argument(help="recommend, propensity or demand.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML; absent: configs/TASK/best.toml.")]
 SetOption = Annotated[list[str], typer.Option("--set", help="Lay key=value over the configuration.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 UntilOption = Annotated[str, typer.Option("--until", help="First day not to be known; absent: the data's end.")]
 WindowsOption = Annotated[int, typer.Option("--windows", min=1, max=520, help="How many windows to evaluate on.")]
-OutOption = Annotated[Path, typer.Option("--out", help="File to write, .parquet or .csv.")]
 VersionOption = Annotated[str, typer.Option("--version", help="Registered version; absent: see the command.")]
 
 
@@ -79,7 +83,7 @@ def kpis(
     speaker, found, funnel = Speaker(json), load_shop(shop), _funnel(steps, window, any_order)
     if out is not None and out.is_file():
         raise UserError(f"--out {out} is a file: name a folder for the tables and plots")
-    lake, as_of = Lake(found), _instant(until) or datetime.now(UTC)
+    lake, as_of = Lake(found), instant(until) or datetime.now(UTC)
     whole_days = min(as_of, period_start(lake.after_last_event(), "day"))
     report = kpi_report.report(lake.engine(), found, as_of, whole_days, funnel)
     kpi_report.show(speaker, report)
@@ -105,7 +109,7 @@ def train(
     chosen, on = _configured(of, config, overrides), choose(_device(device))
     speaker.say(f"device: {on.name} ({on.reason})")
     with speaker.progress(f"train {task}", 5) as steps:
-        trained = pipeline.train(found, of, chosen, on, _instant(until), windows, steps)
+        trained = pipeline.train(found, of, chosen, on, instant(until), windows, steps)
     show_rows(speaker, f"{found.name}.{task} version {trained.version}, held-out windows", trained.rows, of.gate)
     for name, why in trained.absent.items():
         speaker.say(f"without {name}: {why}")
@@ -132,14 +136,15 @@ def evaluate(
     chosen = _configuration_of(found.name, of, version) if version else _configured(of, config, overrides)
     lake, on, by = Lake(found), choose(_device(device)), _split(split)
     if simulate:
-        rows = _simulated(lake, of, chosen, _instant(until) or lake.end(), windows)
+        rows = _simulated(lake, of, chosen, instant(until) or lake.end(), windows)
         show_rows(speaker, f"{found.name}: what orders would have cost", rows, "cost")
         speaker.result({"rows": rows})
         return
-    end = _instant(until) or pipeline.end(lake, by)
+    end = instant(until) or pipeline.end(lake, by)
     of_split = pipeline.windows(lake.engine(), found, of, chosen, end, by, windows)
     rows = pipeline.evaluate(found, of, chosen, on, of_split, by)
     show_rows(speaker, f"{found.name}.{task}, {split} split", rows, of.gate)
+    show_overridden(speaker, f"{found.name}.{task}, {split} split", rows)
     name = f"version {version}" if version else config.stem if config else "best"
     asked = [f"--split {split}" if split != "time" else "", *overrides, f"--until {until}" if until else ""]
     evaluation.keep(lake.folder, task, " ".join([name, *filter(None, asked)]), rows)
@@ -177,7 +182,7 @@ def tune(
     speaker, found, of, by = Speaker(json), load_shop(shop), family(task), _split(split)
     space, path = tuning.load_search(of.task, search)
     lake, base = Lake(found), load_config(of.config, of.task, path.parent / space.config, [])
-    end = _instant(until) or pipeline.end(lake, by)
+    end = instant(until) or pipeline.end(lake, by)
     on = pipeline.tuning_windows(lake.engine(), found, of, base, end, by, windows)
     tell = lambda number, value, values: speaker.say(f"trial {number}: {space.metric} {value:.5f} with {values}")  # noqa: E731
     best = tuning.tune(found, of, space, path, on, by, choose(_device(device)), trials, tell)
@@ -231,7 +236,7 @@ def monitor(shop: ShopOption, until: UntilOption = "", json: JsonOption = False)
     speaker, found, of = Speaker(json), load_shop(shop), family("propensity")
     model, lake = answers.champion(found, of), Lake(found)
     config = PropensityConfig.model_validate(model.manifest["config"])
-    findings = monitored(cast("PropensityScorer", model.scorer), lake.engine(), config, _instant(until) or lake.end())
+    findings = monitored(cast("PropensityScorer", model.scorer), lake.engine(), config, instant(until) or lake.end())
     rows = [(each.target, each.measure, f"{each.value:.3f}", each.limit, "PAST" * each.is_past) for each in findings]
     speaker.table(
         f"{found.name}.propensity since {model.until:%Y-%m-%d}", ("target", "measure", "value", "limit", ""), rows
@@ -273,34 +278,7 @@ def score(
     _batch(shop, "propensity", out, json, lambda scorer: answers.probabilities(scorer, target, cut, campaign))
 
 
-@app.command()
-def forecast(shop: ShopOption, out: OutOption, json: JsonOption = False) -> None:
-    """Write the champion's quantiles for every item and period."""
-    _batch(shop, "demand", out, json, answers.forecasts)
-
-
-@app.command()
-def reorder(
-    shop: ShopOption,
-    out: OutOption,
-    as_of: Annotated[str, typer.Option("--as-of", help="First day not yet known; absent: after the data's end.")] = "",
-    json: JsonOption = False,
-) -> None:
-    """Write what to order of every item that has terms of supply, most money at risk first, each with its reason."""
-    from training.demand import ordering
-
-    speaker, found = Speaker(json), load_shop(shop)
-    _refuse_other_formats(out)
-    served, lake = answers.champion(found, family("demand")), Lake(found)
-    morning = _instant(as_of) or lake.end()
-    placed = ordering.order_list(cast("Forecaster", served.scorer), lake.engine(), morning)
-    table = placed.orders.append_column("model_version", pa.repeat(served.version, placed.orders.num_rows))
-    n_orders = table.filter(pc.field("order_quantity") > 0).num_rows
-    speaker.say(f"{n_orders:,} of {table.num_rows:,} series need an order on {morning:%Y-%m-%d}")
-    if placed.n_without_terms:
-        speaker.say(f"{placed.n_without_terms:,} more are forecast but `supply` does not say how they are ordered")
-    _write(table, out, speaker)
-    speaker.result({"rows": table.num_rows, "orders": n_orders, "without_terms": placed.n_without_terms})
+app.add_typer(plan_commands.app)
 
 
 @app.command()
@@ -315,10 +293,10 @@ def customers(
 ) -> None:
     """Write what every customer was worth and promises, its segment and tier; judged on customers of earlier days."""
     speaker, found = Speaker(json), load_shop(shop)
-    _refuse_other_formats(out)
+    answers.require_format(out)
     chosen = checked(customer_value.CustomersConfig, read_toml(config), config)
     lake, season = Lake(found), customer_value.Season(found.monthly_sales)
-    as_of = _instant(until) or lake.end()
+    as_of = instant(until) or lake.end()
     past = before(lake.engine(), as_of)
     judged = customer_value.back_test(past, as_of, season)
     model = customer_value.fit(past, as_of, season)
@@ -342,10 +320,10 @@ def uplift(
     from training.uplift import UpliftConfig
 
     speaker, found = Speaker(json), load_shop(shop)
-    _refuse_other_formats(out)
+    answers.require_format(out)
     target = Target(unit="touch", event=_one_of("--event", event, (*EVENT_NAMES, RESPONSE)), horizon_days=horizon)
     lake = Lake(found)
-    learnt = campaigns(lake.engine(), _instant(until) or lake.end(), target, UpliftConfig())
+    learnt = campaigns(lake.engine(), instant(until) or lake.end(), target, UpliftConfig())
     show_rows(speaker, f"{found.name}: uplift of {event} within {horizon} days, later campaigns", learnt.rows, "qini")
     speaker.say(learnt.verdict)
     _write(learnt.audience, out, speaker)
@@ -423,37 +401,17 @@ def _one_of(option: str, got: str, allowed: tuple[str, ...]) -> str:
     return got
 
 
-def _instant(day: str) -> datetime | None:
-    if not day:
-        return None
-    try:
-        instant = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError as error:
-        raise UserError(f"--until {day}: write the day as in 2026-01-31") from error
-    if not 1990 <= instant.year < 2100:
-        raise UserError(f"--until {day}: choose a day from 1990 to 2099")
-    return instant
-
-
 def _batch(shop: str, task: str, out: Path, json: bool, table: Callable[[Any], pa.Table]) -> None:
     speaker, found = Speaker(json), load_shop(shop)
-    _refuse_other_formats(out)
+    answers.require_format(out)
     model = answers.champion(found, family(task))
     answered = table(model.scorer)
     _write(answered.append_column("model_version", pa.repeat(model.version, answered.num_rows)), out, speaker)
     speaker.result({"rows": answered.num_rows, "out": str(out), "model_version": model.version})
 
 
-def _refuse_other_formats(out: Path) -> None:
-    if out.suffix not in (".parquet", ".csv"):
-        raise UserError(f"--out {out}: end it with .parquet or .csv")
-
-
 def _write(table: pa.Table, out: Path, speaker: Speaker) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staged = out.with_name(f".{out.name}")
-    (pa.parquet.write_table if out.suffix == ".parquet" else pa.csv.write_csv)(table, staged)
-    staged.replace(out)
+    answers.write(table, out)
     speaker.say(f"{table.num_rows:,} rows in {out}")
 
 

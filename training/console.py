@@ -117,6 +117,20 @@ def show_rows(speaker: Speaker, title: str, rows: list[Row], gate: str) -> None:
         speaker.say(f"{len(rows) - len(shown):,} more rows, by segment, mask, list length and quantile, with --json")
 
 
+def show_overridden(speaker: Speaker, title: str, rows: list[Row]) -> None:
+    """How each forecast did where a planner said the units, if one did anywhere."""
+    planned = [row for row in rows if row.segment.split()[-1] == "overridden" and row.metric in _OF_PLANS]
+    if planned:
+        speaker.table(
+            f"{title}, where a planner said the units",
+            ("model", "segment", "metric", "value", "95 % low", "high", "n"),
+            [(r.model, r.segment, r.metric, r.value, r.low, r.high, r.n) for r in planned],
+        )
+
+
+_OF_PLANS = ("wape", "bias", "value_added")
+
+
 def _is_usual(row: Row) -> bool:
     """Whether a metric is of lists of 10, or as a published split is judged by, and of no single quantile."""
     length = re.search(r"_at_(\d+)$", row.metric)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from features import overrides
 from features.errors import UserError
 from features.periods import Span
 from features.shops import Shop
@@ -114,7 +115,9 @@ def _demand() -> Family:
         fit=lambda window, shop, config, _: fit.fit(
             window.past, window.known_future, window.as_of, shop.demand_frequency, config, shop.country
         ),
-        evaluate=lambda scorer, window, _, __, split: evaluation.evaluate(scorer, window, split),
+        evaluate=lambda scorer, window, shop, _, split: evaluation.evaluate(
+            scorer, window, split, overrides.standing(overrides.folder(shop), window.as_of)
+        ),
         length=lambda shop, config: Span(config.horizon, shop.demand_frequency),
         judged_by=("horizon", "quantiles", "min_periods", "by_location"),
         gate="pinball",

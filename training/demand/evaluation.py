@@ -1,12 +1,19 @@
-"""Judges forecasts on a window's truth, beside simple rules: points, quantiles, coverage and whole-horizon totals."""
+"""Judges forecasts on a window's truth, beside simple rules: points, quantiles, coverage and whole-horizon totals.
 
-from collections.abc import Callable, Iterator, Sequence
+What each step of the work adds (forecast value added) is judged too: the naive rule, the statistical forecast, the
+model, and the planner's overrides where there were any. Source: Gilliland, "The Business Forecasting Deal", 2010.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from features import overrides
 from features.demand import level
 from features.demand_classes import Classes, pattern
 from features.errors import UserError
@@ -20,6 +27,13 @@ from serving.smoothing import MEMBERS, around
 from training.evaluation import Row, mean_rows, ratio_rows
 
 NAME = "trees"
+LADDER = ("seasonal_naive", "theta", NAME)
+"""Steps of the work, each of which must earn its keep: naive, statistical, model."""
+OVERRIDE = "override"
+OVERRIDDEN = "overridden"
+"""Segment of the series and periods for which a planner said the units."""
+VALUE_ADDED = "value_added"
+"""WAPE of the step before less a step's own: above 0 the step is worth its work."""
 N_NAIVE = 4
 N_PAST_ORIGINS = 8
 N_PATHS = 200
@@ -35,15 +49,17 @@ class Judged(NamedTuple):
     quantiles: Floats
 
 
-def evaluate(forecaster: Forecaster, window: Window, split: str) -> list[Row]:
-    """WAPE, bias, pinball loss and coverage of the model and of baselines in a window.
+def evaluate(forecaster: Forecaster, window: Window, split: str, planned: pa.Table = overrides.NONE) -> list[Row]:
+    """WAPE, bias, pinball loss and coverage of the model and of baselines in a window, and what each step adds.
 
     The forecasts are computed from the window's past, so a model may be judged on any window after its training. Bias
     is sum(forecast - actual) / sum(actual); pinball losses are sums over the sum of actuals, ``pinball`` is their mean;
-    coverage is of each pair of quantiles around the median, ``_total`` of the sum over the horizon. Periods not whole
-    in the window are left out, and those in which an item was not on sale all the time: what would have been bought is
-    not known. Segments are classes of demand. Intervals resample series.
+    coverage is of each pair of quantiles around the median, ``_total`` of the sum over the horizon; ``value_added`` is
+    the WAPE of the step before less that of the step, see ``LADDER``. Periods not whole in the window are left out, and
+    those in which an item was not on sale all the time: what would have been bought is not known. Segments are classes
+    of demand, and ``overridden``: the series and periods that ``planned`` holds. Intervals resample series.
 
+    planned : the overrides that stood at the window's ``as_of``, as from ``features.overrides.standing``
     Raises UserError when the model was trained on part of the window or no period is whole.
     """
     if forecaster.cutoff > f"{window.as_of:%Y-%m-%d}":
@@ -58,18 +74,70 @@ def evaluate(forecaster: Forecaster, window: Window, split: str) -> list[Row]:
     actual = np.where(exposure >= 1, sold, np.float32(np.nan))
     values = forecaster.forecast(known)
     own = Judged(values[:, :, 0], values[:, :, 1:])
-    judged = {NAME: own, **baselines(known, forecaster.quantiles)}
+    judged = {
+        name: Judged(one.point[:, steps], one.quantiles[:, steps])
+        for name, one in {NAME: own, **baselines(known, forecaster.quantiles)}.items()
+    }
     rows: list[Row] = []
     for segment, chosen in _segments(pattern(known.demand[eligible])):
-        for name, one in judged.items():
-            part = Judged(one.point[chosen][:, steps], one.quantiles[chosen][:, steps])
-            rows += rows_of(name, split, part, actual[chosen], forecaster.quantiles, segment)
+        rows += _compared(judged, actual, chosen, forecaster.quantiles, split, segment)
         whole = chosen & ~np.isnan(actual).any(axis=1)
         if whole.any():
             ahead = values[whole][:, steps, 1:]
             inside = covered_totals(ahead, actual[whole], forecaster.quantiles, forecaster.dependence)
             rows += mean_rows({(NAME, f"{name}_total"): hit for name, hit in inside.items()}, split, segment=segment)
-    return rows
+    units = _planned_units(planned, known)[:, steps]
+    return rows + _overridden(judged, units, actual, forecaster.quantiles, split)
+
+
+def _compared(
+    judged: Mapping[str, Judged],
+    actual: Floats,
+    chosen: NDArray[np.bool_],
+    quantiles: Sequence[float],
+    split: str,
+    segment: str,
+) -> list[Row]:
+    """Rows of every model on the chosen series, and what the steps of the ladder add to one another."""
+    parts = {name: Judged(one.point[chosen], one.quantiles[chosen]) for name, one in judged.items()}
+    rows = [
+        row for name, part in parts.items() for row in rows_of(name, split, part, actual[chosen], quantiles, segment)
+    ]
+    return rows + value_added({name: parts[name].point for name in LADDER}, actual[chosen], split, segment)
+
+
+def _overridden(
+    judged: Mapping[str, Judged], units: Floats, actual: Floats, quantiles: Sequence[float], split: str
+) -> list[Row]:
+    """The same where a planner said the units, and what the planner adds to the model."""
+    actual = np.where(np.isnan(units), np.float32(np.nan), actual)
+    chosen = np.isfinite(actual).sum(axis=1) > 0
+    if not chosen.any():
+        return []
+    rows = _compared(judged, actual, chosen, quantiles, split, OVERRIDDEN)
+    units, actual = units[chosen], actual[chosen]
+    sums = {(OVERRIDE, metric): above for metric, above in _errors_of(units, actual).items()}
+    rows += ratio_rows(sums, np.nansum(actual, axis=1), split, OVERRIDDEN)
+    return rows + value_added({NAME: judged[NAME].point[chosen], OVERRIDE: units}, actual, split, OVERRIDDEN)
+
+
+def _planned_units(planned: pa.Table, known: Panel) -> Floats:
+    """What was planned of the series that a forecast covers, shape (n_eligible, horizon), units; NaN is nothing."""
+    rows = np.flatnonzero(known.eligible(known.n_periods))
+    keys = [(known.item_ids[row], known.location_ids[row]) for row in rows]
+    placed = overrides.rows_of(planned, keys, known.dates[known.n_periods :])
+    return overrides.units_of(planned, placed).astype(np.float32)
+
+
+def value_added(steps: Mapping[str, Floats], actual: Floats, split: str, segment: str = "all") -> list[Row]:
+    """What each step but the first takes off the WAPE of the step before, paired: both are resampled together.
+
+    steps : points [n_series, n_steps] by name, in the order of the work
+    actual : [n_series, n_steps], NaN where it is not known
+    """
+    errors = {name: _errors_of(point, actual)["wape"] for name, point in steps.items()}
+    gains = {(name, VALUE_ADDED): errors[before] - errors[name] for before, name in pairwise(errors)}
+    return ratio_rows(gains, np.nansum(actual, axis=1), split, segment)
 
 
 def _segments(patterns: Classes) -> Iterator[tuple[str, NDArray[np.bool_]]]:
@@ -94,12 +162,11 @@ def rows_of(
     name: str, split: str, judged: Judged, actual: Floats, quantiles: Sequence[float], segment: str = "all"
 ) -> list[Row]:
     """Rows of one model; ``actual`` [n_series, n_steps] is NaN where it is not known."""
-    error = judged.point - actual
     losses = {
         f"pinball_{quantile:g}": pinball(judged.quantiles[:, :, column], actual, quantile)
         for column, quantile in enumerate(quantiles)
     }
-    sums = {"wape": np.nansum(np.abs(error), axis=1), "bias": np.nansum(error, axis=1)}
+    sums = _errors_of(judged.point, actual)
     sums |= {"pinball": np.mean([*losses.values()], axis=0), **losses}
     ratios = ratio_rows(
         {(name, metric): above for metric, above in sums.items()}, np.nansum(actual, axis=1), split, segment
@@ -113,6 +180,12 @@ def rows_of(
         for k in range(len(quantiles) // 2)
     }
     return [*ratios, *ratio_rows(inside, weights, split, segment)]
+
+
+def _errors_of(point: Floats, actual: Floats) -> dict[str, Floats]:
+    """Sums per series, shape (n_series,), units: of absolute errors and of errors."""
+    error = point - actual
+    return {"wape": np.nansum(np.abs(error), axis=1), "bias": np.nansum(error, axis=1)}
 
 
 def pinball(units: Floats, actual: Floats, quantile: float) -> Floats:
@@ -143,7 +216,7 @@ def covered_totals(
 
 
 def baselines(known: Panel, quantiles: Sequence[float]) -> dict[str, Judged]:
-    """Simple rules and the statistical forecasts of slow sellers, for the series that a forecast covers.
+    """Simple rules and statistical forecasts, of slow sellers too, for the series that a forecast covers.
 
     ``counts`` is a negative binomial around a discounted rate. The quantiles of the others are their point plus
     quantiles of their own errors at past origins, pooled over series in levels.
@@ -151,6 +224,7 @@ def baselines(known: Panel, quantiles: Sequence[float]) -> dict[str, Judged]:
     rules: dict[str, Baseline] = {
         "seasonal_naive": _seasonal_naive,
         "mean_4": _mean_4,
+        "theta": partial(_smoothed, "theta"),
         "tsb": partial(_smoothed, "tsb"),
         "croston_sba": partial(_smoothed, "croston_sba"),
     }
@@ -160,7 +234,7 @@ def baselines(known: Panel, quantiles: Sequence[float]) -> dict[str, Judged]:
 
 
 def _smoothed(member: str, known: Panel, origin: int) -> Floats:
-    ahead = MEMBERS[member].forecast(known.demand[:, :origin], known.horizon)
+    ahead = MEMBERS[member].forecast(known.demand[:, :origin], known.horizon, SEASON[known.frequency])
     return ahead.astype(np.float32)
 
 

@@ -8,14 +8,15 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from features import overrides
 from features.engine import Engine
 from features.errors import UserError
-from features.panels import Panel
-from features.periods import DAYS, Span, number
-from features.windows import before, planned
+from features.panels import Keys
+from features.periods import DAYS, number
 from serving.demand import Forecaster
 from serving.replenish import Orders, money_at_risk, orders, reasons
-from serving.supply import Floats, Ints, Position, Supply
+from serving.supply import Bools, Floats, Ints, Paths, Position, Supply
+from training.demand.forecasts import Forecast, computed
 
 N_PATHS = 200
 TERMS = (
@@ -30,9 +31,6 @@ TERMS = (
 )
 SERIES_AT_ONCE = 10_000
 
-Keys = Sequence[tuple[str, str]]
-"""Item and location of each series; location "" is all together."""
-
 
 class OrderList(NamedTuple):
     """Orders, most money at risk first, and how many series the forecast covers that nobody says how to order."""
@@ -41,29 +39,65 @@ class OrderList(NamedTuple):
     n_without_terms: int
 
 
-def order_list(forecaster: Forecaster, engine: Engine, as_of: datetime) -> OrderList:
+def order_list(
+    forecaster: Forecaster, engine: Engine, as_of: datetime, standing_overrides: pa.Table = overrides.NONE
+) -> OrderList:
     """What to order on the morning of ``as_of`` of every series that has terms of supply.
 
     engine : everything known; of stock the latest row up to that day counts, of sales and offers what was known then
+    standing_overrides : as from ``features.overrides.standing``: in their periods demand has the mean that was planned,
+        and as much spread around it as the forecast has
     Columns ``item_id, location_id, order_quantity, order_up_to, reorder_point, safety_stock, on_hand, on_order,
     expected_cost, money_at_risk, reason``.
     Raises UserError when no series has terms, or an order must last longer than the forecast reaches.
     """
-    ahead = Span(forecaster.settings.horizon, forecaster.settings.frequency)
-    known = forecaster.panel(before(engine, as_of), as_of, planned(engine, as_of, ahead.after(as_of)))
-    values = forecaster.forecast(known)
-    eligible = np.flatnonzero(known.eligible(known.n_periods))
-    keys = [(known.item_ids[row], known.location_ids[row]) for row in eligible]
-    rows, supply = terms(engine, keys, DAYS[known.frequency])
-    require_reach(supply, known.horizon, known.frequency, [keys[row] for row in rows])
-    chosen = [keys[row] for row in rows]
-    position = standing(engine, chosen, known, as_of)
+    forecast = computed(forecaster, engine, as_of)
+    rows, supply = terms(engine, forecast.keys, DAYS[forecast.frequency])
+    chosen = [forecast.keys[row] for row in rows]
+    require_reach(supply, forecast.horizon, forecast.frequency, chosen)
+    position = standing(engine, chosen, forecast, as_of)
+    planned = overrides.rows_of(standing_overrides, chosen, forecast.dates)
+    units = overrides.units_of(standing_overrides, planned)
+
+    def ahead(part: Ints) -> Paths:
+        return with_planned(forecaster.paths(forecast.values[rows[part]], N_PATHS), units[part])
+
     parts = [
-        orders(forecaster.paths(values[rows[part]], N_PATHS), supply.rows(part), position.rows(part), forecaster.carry)
+        orders(ahead(part), supply.rows(part), position.rows(part), forecaster.carry)
         for part in np.array_split(np.arange(len(rows)), max(1, len(rows) // SERIES_AT_ONCE))
     ]
     placed = Orders(*(np.concatenate(columns) for columns in zip(*map(_columns, parts), strict=True)))
-    return OrderList(_table(chosen, placed, supply, position), len(keys) - len(rows))
+    said = _planned_by(standing_overrides, np.where(_covered(supply, forecast.horizon), planned, -1))
+    return OrderList(_table(chosen, placed, supply, position, said), len(forecast.keys) - len(rows))
+
+
+def with_planned(paths: Paths, units: Floats) -> Paths:
+    """The same paths, but where a planner said the units of a period their mean over the paths is that.
+
+    paths : float32, shape (N, P, T), units
+    units : float64, shape (N, T), NaN where nobody planned
+    """
+    series, steps = np.nonzero(~np.isnan(units))
+    found = paths.copy()
+    found[series, :, steps] = overrides.scaled(paths[series, :, steps], units[series, steps])
+    return found
+
+
+def _covered(supply: Supply, horizon: int) -> Bools:
+    """The steps, shape (N, horizon), before the arrival of the order that comes after this one."""
+    covered: Bools = np.arange(horizon) < (np.ceil(supply.lead_time) + supply.review)[:, None]
+    return covered
+
+
+def _planned_by(standing_overrides: pa.Table, rows: Ints) -> list[str]:
+    """Who planned some of a series' periods and why, a sentence per series; "" where nobody did.
+
+    rows : int64, shape (N, T), of the overrides; -1 for none
+    """
+    columns = (standing_overrides[name].to_pylist() for name in ("made_by", "reason"))
+    said = [f"{by}: {reason.rstrip('.')}" for by, reason in zip(*columns, strict=True)]
+    by_series = (dict.fromkeys(said[row] for row in of_series if row >= 0) for of_series in rows.tolist())
+    return [f" Planned by {'; '.join(each)}." if each else "" for each in by_series]
 
 
 def _columns(placed: Orders) -> Iterable[Floats]:
@@ -140,15 +174,15 @@ group by 1, 2, 3
 """
 
 
-def standing(engine: Engine, keys: Keys, known: Panel, as_of: datetime) -> Position:
+def standing(engine: Engine, keys: Keys, forecast: Forecast, as_of: datetime) -> Position:
     """What is on hand and coming of each series: nothing where nothing is noted, overdue orders with the first step."""
     stock, coming = engine.select(_STOCK, as_of=as_of), engine.select(_PIPELINE)
-    on_hand, arrivals = np.zeros(len(keys)), np.zeros((len(keys), known.horizon))
+    on_hand, arrivals = np.zeros(len(keys)), np.zeros((len(keys), forecast.horizon))
     row = _row_of(stock, keys)
     np.add.at(on_hand, row[row >= 0], np.asarray(stock["on_hand"])[row >= 0])
-    first = int(number(known.dates[known.n_periods], known.frequency))
-    row, step = _row_of(coming, keys), np.maximum(number(np.asarray(coming["arrives_on"]), known.frequency) - first, 0)
-    there = (row >= 0) & (step < known.horizon)
+    first, arrives_on = number(forecast.dates[0], forecast.frequency), np.asarray(coming["arrives_on"])
+    row, step = _row_of(coming, keys), np.maximum(number(arrives_on, forecast.frequency) - first, 0)
+    there = (row >= 0) & (step < forecast.horizon)
     np.add.at(arrivals, (row[there], step[there]), np.asarray(coming["quantity"])[there])
     return Position(on_hand, arrivals)
 
@@ -160,7 +194,7 @@ def _row_of(found: pa.Table, keys: Keys) -> Ints:
     return np.array([at.get((item, place), at.get((item, ""), -1)) for item, place in ids], np.int64)
 
 
-def _table(keys: Keys, placed: Orders, supply: Supply, position: Position) -> pa.Table:
+def _table(keys: Keys, placed: Orders, supply: Supply, position: Position, planned_by: Sequence[str]) -> pa.Table:
     risk = money_at_risk(placed, supply)
     return pa.table(
         {
@@ -174,6 +208,6 @@ def _table(keys: Keys, placed: Orders, supply: Supply, position: Position) -> pa
             "on_order": position.arrivals.sum(axis=1),
             "expected_cost": pa.array(placed.expected_cost, from_pandas=True),
             "money_at_risk": pa.array(risk, from_pandas=True),
-            "reason": reasons(placed, supply),
+            "reason": [reason + by for reason, by in zip(reasons(placed, supply), planned_by, strict=True)],
         }
     ).take(np.argsort(-np.nan_to_num(risk), kind="stable"))

@@ -13,7 +13,7 @@ import numpy as np
 
 from features.engine import Engine
 from features.errors import UserError
-from features.panels import Panel, panel
+from features.panels import Keys, Panel, panel
 from features.periods import DAYS, Frequency, Span, first_day, number
 from features.windows import planned, rolling
 from serving.artifact import Artifact, Draft
@@ -22,7 +22,7 @@ from serving.replenish import z_sigma_level
 from serving.supply import Floats, Ints, Paths, Supply
 from training.demand.config import DemandConfig
 from training.demand.fit import fit
-from training.demand.ordering import N_PATHS, Keys, require_reach, terms
+from training.demand.ordering import N_PATHS, require_reach, terms
 from training.evaluation import Row
 from training.simulation import Outcome, Policy, clairvoyant, moving_average, path_policy, simulate, steady_state
 

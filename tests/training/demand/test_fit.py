@@ -1,6 +1,7 @@
 """The forecast beats its baselines where there is something to learn, and knows nothing from the cut-off on."""
 
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from features import contract
+from features import contract, overrides
 from features.engine import Engine, duckdb_engine, empty
 from features.errors import UserError
 from features.windows import Window, time_window
@@ -16,7 +17,7 @@ from serving.artifact import Artifact, Draft, replay
 from serving.demand import Forecaster
 from training.config import BoosterConfig, load_config
 from training.demand.config import DemandConfig
-from training.demand.evaluation import evaluate
+from training.demand.evaluation import LADDER, evaluate, value_added
 from training.demand.fit import DemandModel, fit
 from training.evaluation import Row
 
@@ -196,6 +197,70 @@ def test_baselines_are_what_they_are_named(rows: list[Row], sold: np.ndarray):
     for name, units in expected.items():
         assert value(rows, name, "wape") == pytest.approx(np.abs(units - actual).sum() / actual.sum(), rel=1e-5)
         assert value(rows, name, "bias") == pytest.approx((units - actual).sum() / actual.sum(), abs=1e-5)
+
+
+def test_each_step_adds_what_the_error_falls_by(rows: list[Row]):
+    assert LADDER == ("seasonal_naive", "theta", "trees")
+    for before, step in pairwise(LADDER):
+        fallen = value(rows, before, "wape") - value(rows, step, "wape")
+        assert value(rows, step, "value_added") == pytest.approx(fallen, abs=1e-6)
+    assert not [row for row in rows if (row.model, row.metric) == ("seasonal_naive", "value_added")]
+    assert not [row for row in rows if row.segment == "overridden"]
+
+
+def test_a_step_that_always_helps_a_little_has_an_interval_above_nothing():
+    actual = np.random.default_rng(4).gamma(2, 10, (40, 3)).astype(np.float32)
+    worse = (actual * np.float32([[0.5], [1.5]] * 20)).astype(np.float32)
+    (row,) = value_added({"before": worse, "after": worse * 0.98 + actual * 0.02}, actual, "time")
+    assert (row.model, row.metric, row.n) == ("after", "value_added", 40)
+    assert row.value == pytest.approx(0.01, rel=1e-3)
+    assert 0 < row.low <= row.value <= row.high < 0.02
+
+
+def planned(cells: dict[tuple[int, int], float]) -> pa.Table:
+    """Overrides by item number and week of the horizon."""
+    said = {"made_at": AS_OF, "made_by": "anna", "reason": "fair", "model_mean": 1.0, "model_version": "1"}
+    rows = [
+        {"item_id": f"i{item:02}", "date": AS_OF.date() + timedelta(weeks=week), "quantity": units, **said}
+        for (item, week), units in cells.items()
+    ]
+    return pa.Table.from_pylist(rows, schema=overrides.SCHEMA)
+
+
+def test_overrides_are_judged_where_they_are_and_all_else_stays(
+    artifact: Artifact, window: Window, rows: list[Row], sold: np.ndarray
+):
+    origin = (AS_OF.date() - MONDAY).days // 7
+    actual = sold[:, origin : origin + HORIZON]
+    cells = {(3, 0): 5.0, (3, 2): 0.0, (40, 1): 9.0, (7, 5): 100.0}
+    found = evaluate(Forecaster.load(artifact), window, "time", planned(cells))
+    assert found[: len(rows)] == rows
+    assert {row.segment for row in found[len(rows) :]} == {"overridden"}
+    by_name = {(row.model, row.metric): row for row in found if row.segment == "overridden"}
+    inside = {cell: units for cell, units in cells.items() if cell[1] < HORIZON}
+    whole = sum(actual[cell] for cell in inside)
+    forecast = artifact.array("forecast")[:, :, 0]
+    errors = {
+        "override": sum(abs(units - actual[cell]) for cell, units in inside.items()),
+        "trees": sum(abs(forecast[cell] - actual[cell]) for cell in inside),
+    }
+    for name, error in errors.items():
+        assert by_name[name, "wape"].value == pytest.approx(error / whole, rel=1e-4)
+        assert by_name[name, "wape"].n == 2
+    added = by_name["override", "value_added"].value
+    assert added == pytest.approx((errors["trees"] - errors["override"]) / whole, abs=1e-4)
+
+
+def test_a_planner_who_knows_the_truth_adds_all_that_the_model_lacks(
+    artifact: Artifact, window: Window, sold: np.ndarray
+):
+    origin = (AS_OF.date() - MONDAY).days // 7
+    truth = {(item, week): sold[item, origin + week] for item in range(0, N_ITEMS, 2) for week in range(HORIZON)}
+    found = evaluate(Forecaster.load(artifact), window, "time", planned(truth))
+    by_name = {(row.model, row.metric): row for row in found if row.segment == "overridden"}
+    assert by_name["override", "wape"].value == 0
+    assert by_name["override", "value_added"].value == pytest.approx(by_name["trees", "wape"].value)
+    assert by_name["override", "value_added"].low > 0
 
 
 def test_losses_are_those_of_the_stored_forecast(artifact: Artifact, rows: list[Row], sold: np.ndarray):

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import contract
+from features import contract, overrides
 from features.engine import Engine, duckdb_engine, empty
 from features.errors import UserError
-from features.panels import Panel
 from features.periods import first_day, number
 from features.windows import time_window
 from serving.artifact import Artifact, Draft
@@ -20,7 +19,8 @@ from serving.supply import Position
 from training.config import BoosterConfig
 from training.demand.config import DemandConfig
 from training.demand.fit import fit
-from training.demand.ordering import OrderList, order_list, standing, terms
+from training.demand.forecasts import Forecast, computed
+from training.demand.ordering import OrderList, order_list, standing, terms, with_planned
 
 MONDAY = date(2023, 1, 2)
 N_WEEKS, N_ITEMS, HORIZON = 40, 8, 3
@@ -131,13 +131,11 @@ def test_a_service_level_stands_in_for_costs(bare: Engine):
     assert supply.service_level.tolist() == [0.95]
 
 
-def ahead(as_of: date, horizon: int = HORIZON, frequency: str = "week") -> Panel:
-    """A panel of one past period, of which only the dates are read."""
-    none = np.zeros((1, 1), np.float32)
+def ahead(as_of: date, horizon: int = HORIZON, frequency: str = "week") -> Forecast:
+    """A forecast of nothing, of which only the periods are read."""
     start = int(number(as_of, frequency))
-    dates = first_day(np.arange(start - 1, start + horizon), frequency)
-    some = np.zeros(1, np.int64)
-    return Panel(("a",), ("",), dates, none, none, none, some, some, {}, frequency, 1)
+    dates = first_day(np.arange(start, start + horizon), frequency)
+    return Forecast([("a", "")], dates, frequency, [0.5], np.zeros((1, horizon, 2), np.float32))
 
 
 def at(bare: Engine, keys: list[tuple[str, str]], as_of: datetime = AS_OF, **tables: list[Row]) -> Position:
@@ -300,3 +298,69 @@ def test_series_without_costs_come_last(shop: Engine, forecaster: Forecaster):
     assert table["item_id"][table.num_rows - 1].as_py() == "i6"
     assert table["money_at_risk"].null_count == 1
     assert table["order_quantity"][table.num_rows - 1].as_py() > 0
+
+
+def planned(*plans: tuple[str, int, float], by: str = "anna", reason: str = "Fair.") -> pa.Table:
+    """Overrides of items in the weeks from ``AS_OF`` on."""
+    rows = [
+        {
+            "item_id": item,
+            "date": AS_OF.date() + timedelta(weeks=week),
+            "quantity": units,
+            "made_at": AS_OF - timedelta(days=1),
+            "made_by": by,
+            "reason": reason,
+            "model_mean": 1.0,
+            "model_version": "1",
+        }
+        for item, week, units in plans
+    ]
+    return pa.Table.from_pylist(rows, schema=overrides.SCHEMA)
+
+
+def test_paths_have_the_planned_mean_where_there_is_a_plan_and_stay_as_they_are_elsewhere():
+    paths = np.random.default_rng(3).poisson(4, (2, 50, 3)).astype(np.float32)
+    paths[1, :, 2] = 0
+    units = np.array([[np.nan, 10.0, 0.0], [np.nan, np.nan, 3.0]])
+    found = with_planned(paths, units)
+    np.testing.assert_allclose(found.mean(axis=1)[~np.isnan(units)], [10, 0, 3], rtol=1e-5)
+    np.testing.assert_allclose(found[0, :, 1] * paths[0, 0, 1], paths[0, :, 1] * found[0, 0, 1], rtol=1e-5)
+    np.testing.assert_array_equal(found[:, :, 0], paths[:, :, 0])
+    np.testing.assert_array_equal(found[1, :, 1], paths[1, :, 1])
+    assert found[1, :, 2].tolist() == [3.0] * 50
+
+
+def test_a_plan_moves_the_order_of_its_item_alone_and_the_reason_says_whose_it_is(shop: Engine, forecaster: Forecaster):
+    usual, moved = order_list(forecaster, shop, AS_OF), order_list(forecaster, shop, AS_OF, planned(("i4", 1, 60.0)))
+    before, after = (listed(placed, "order_quantity") for placed in (usual, moved))
+    assert after.pop("i4") > before.pop("i4") + 30
+    assert after == before
+    assert listed(moved, "reason")["i4"].endswith(" Planned by anna: Fair.")
+    assert not any("Planned" in reason for item, reason in listed(moved, "reason").items() if item != "i4")
+
+
+def test_a_plan_of_what_the_forecast_says_anyway_changes_only_the_reason(shop: Engine, forecaster: Forecaster):
+    forecast = computed(forecaster, shop, AS_OF)
+    paths = forecaster.paths(forecast.values, 200)
+    unmoved = with_planned(paths, paths.mean(axis=1, dtype=np.float64))
+    np.testing.assert_allclose(unmoved, paths, rtol=1e-5)
+
+
+def test_a_plan_beyond_the_next_arrival_is_not_of_this_order(shop: Engine, forecaster: Forecaster):
+    usual, moved = order_list(forecaster, shop, AS_OF), order_list(forecaster, shop, AS_OF, planned(("i4", 2, 600.0)))
+    assert moved.orders.equals(usual.orders)
+
+
+def test_two_planners_of_one_item_are_both_named_once(shop: Engine, forecaster: Forecaster):
+    plans = [planned(("i4", 0, 9.0), ("i4", 1, 8.0)), planned(("i3", 0, 9.0)), planned(("i4", 1, 7.0), by="ben")]
+    both = pa.concat_tables([plans[0].slice(0, 1), *plans[1:]])
+    said = listed(order_list(forecaster, shop, AS_OF, both), "reason")
+    assert said["i4"].endswith(" Planned by anna: Fair; ben: Fair.")
+    alone = listed(order_list(forecaster, shop, AS_OF, plans[0]), "reason")
+    assert alone["i4"].endswith(" Planned by anna: Fair.")
+
+
+def test_the_statistical_forecast_does_not_know_of_plans(shop: Engine, forecaster: Forecaster):
+    before = computed(forecaster, shop, AS_OF).values
+    order_list(forecaster, shop, AS_OF, planned(("i4", 1, 60.0)))
+    np.testing.assert_array_equal(computed(forecaster, shop, AS_OF).values, before)
