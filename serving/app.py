@@ -103,6 +103,11 @@ def forecasts(call: Call[schema.ForecastQuery]) -> Response:
     return _json({**answer, "model_version": model.version})
 
 
+def what_if(call: Call[schema.WhatIfRequest]) -> Response:
+    model = _model(call, "demand")
+    return _json({**model.scorer.answer(call.asked.model_dump(mode="json")), "model_version": model.version})
+
+
 def model_list(call: Call[None]) -> Response:
     served = [_described(model) for model in call.models.served.values()]
     return _json({"shop": call.models.shop, "models": served, "absent": _absent(call)})
@@ -172,6 +177,15 @@ ENDPOINTS = (
         schema.Forecasts,
         media=("text/csv",),
         errors=_ASKED,
+    ),
+    Endpoint(
+        "POST",
+        "/v1/forecasts/what-if",
+        "What other prices and promotions than planned would do to demand.",
+        what_if,
+        schema.WhatIfRequest,
+        schema.WhatIf,
+        errors=_POSTED,
     ),
     Endpoint(
         "GET", "/v1/models", "The models that answer, and the tasks without one.", model_list, answer=schema.ModelList
@@ -287,13 +301,19 @@ def _json(answer: object) -> Response:
 
 
 def _csv(answer: Mapping[str, Any], version: str) -> Response:
-    rows = answer["forecasts"]
+    rows = [_flat(row) for row in answer["forecasts"]]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["item_id", "location_id", "date", "mean"])
     writer.writeheader()
     writer.writerows(rows)
     headers = {"x-total": str(answer["total"]), "x-cutoff": str(answer["cutoff"]), "x-model-version": version}
     return Response(text.getvalue(), headers=headers, media_type="text/csv")
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose effects have a column each."""
+    effects = {f"effect_{group}": factor for group, factor in row.get("effects", {}).items()}
+    return {name: value for name, value in row.items() if name != "effects"} | effects
 
 
 def _prefers_csv(accept: str) -> bool:

@@ -15,13 +15,13 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
-from features.demand import features
 from features.engine import Engine
 from features.errors import UserError
-from features.panels import Floats, Panel, panel
+from features.panels import Panel, panel
 from features.periods import Frequency
+from serving import stored_panel
 from serving.artifact import Draft, Json
-from serving.demand import Recipe, in_whole_units, mean_of, model_names
+from serving.demand import Recipe, in_whole_units, inputs, mean_of, model_names
 from serving.paths import Dependence
 from serving.trees import Trees
 from training.demand.config import DemandConfig
@@ -44,17 +44,27 @@ class DemandModel:
     def export(self, draft: Draft) -> None:
         for name, text in self.texts.items():
             draft.text(name, text)
-        names, _ = features(self.known, self.known.n_periods)
+        names, rows, bases = inputs(self.known, self.known.n_periods, self.config.bases)
         draft.json("features", names)
+        draft.array("rows", rows)
+        draft.array("bases", bases)
+        stored_panel.write(self.known, draft)
         draft.json("forecast", self._about())
         draft.json("series", self._series())
         draft.array("dependence", self.dependence.steps)
-        draft.array("forecast", _forecast(self.texts, self.config, self.known))
+        draft.array("forecast", in_whole_units(_recipe(self.texts, self.config).units(rows, bases), self.known))
 
     def golden_requests(self) -> list[Json]:
         item_ids = self._series()["item_ids"]
         some = [*item_ids[:: max(1, len(item_ids) // 5)][:5], "nothing we know"]
-        everything: Json = {"item_ids": [], "location_id": None, "horizon": None, "offset": 0, "limit": 20}
+        everything: Json = {
+            "item_ids": [],
+            "location_id": None,
+            "horizon": None,
+            "offset": 0,
+            "limit": 20,
+            "explain": False,
+        }
         return [everything, {**everything, "item_ids": some, "horizon": 1}]
 
     def _series(self) -> dict[str, list[str]]:
@@ -73,6 +83,7 @@ class DemandModel:
             "quantiles": self.config.quantiles,
             "common": self.dependence.common,
             "bases": self.config.bases,
+            "loss": self.config.loss,
             "carry": self.config.carry,
             "quantiles_of": self.config.quantiles_of,
             "panel": {name: getattr(settings, name) for name in settings.__slots__},
@@ -151,10 +162,6 @@ def _recipe(texts: Mapping[str, str], config: DemandConfig) -> Recipe:
     models = [Trees.from_text(text) for text in texts.values()]
     n_means = len(config.bases)
     return Recipe(models[:n_means], models[n_means:], config.bases, config.quantiles_of)
-
-
-def _forecast(texts: Mapping[str, str], config: DemandConfig, known: Panel) -> Floats:
-    return in_whole_units(_recipe(texts, config).forecast(known, known.n_periods), known)
 
 
 def _held_out(known: Panel, origins: Sequence[int], recipe: Recipe) -> HeldOut:
