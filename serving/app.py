@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, get_origin
 import orjson
 from pydantic import ValidationError
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -177,6 +178,7 @@ ENDPOINTS = (
         schema.Forecasts,
         media=("text/csv",),
         errors=_ASKED,
+        in_thread=True,
     ),
     Endpoint(
         "POST",
@@ -186,6 +188,7 @@ ENDPOINTS = (
         schema.WhatIfRequest,
         schema.WhatIf,
         errors=_POSTED,
+        in_thread=True,
     ),
     Endpoint(
         "GET", "/v1/models", "The models that answer, and the tasks without one.", model_list, answer=schema.ModelList
@@ -214,7 +217,8 @@ def _answering(
     async def answer(request: Request) -> Response:
         try:
             asked = await _asked(endpoint, request, max_body_bytes)
-            return endpoint.handle(Call(models, measured, asked, request.headers.get("accept", "")))
+            call = Call(models, measured, asked, request.headers.get("accept", ""))
+            return await run_in_threadpool(endpoint.handle, call) if endpoint.in_thread else endpoint.handle(call)
         except HTTPException:
             raise
         except UserError as error:

@@ -3,6 +3,7 @@ import csv
 import io
 import json
 import logging
+import threading
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -284,6 +285,25 @@ def test_a_what_if_takes_1_to_1000_changes(n):
     refused = wide.post("/v1/forecasts/what-if", json={"changes": changes * n})
     assert [fault.pointer for fault in problem(refused, 422).errors] == ["/changes"]
     assert wide.post("/v1/forecasts/what-if", json={"changes": changes * 1000}).status_code == 200
+
+
+def test_others_are_answered_while_a_what_if_is_computed():
+    class Slow:
+        def answer(self, request):
+            assert others_answered.wait(timeout=30)
+            return SCORERS["demand"].answer(request)
+
+    async def both(client):
+        asked = {"changes": [{"item_id": "a", "price": 1.0}]}
+        slow = asyncio.create_task(client.post("/v1/forecasts/what-if", json=asked))
+        await asyncio.sleep(0.05)
+        quick = await client.get("/livez")
+        others_answered.set()
+        return quick, await slow
+
+    others_answered = threading.Event()
+    application = app.build(Models("mini", {"demand": served("demand", Slow())}), Settings())
+    assert [answer.status_code for answer in asyncio.run(both(Client(application).client))] == [200, 200]
 
 
 def test_a_change_that_the_scorer_refuses_is_a_422(client):
