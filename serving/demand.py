@@ -300,7 +300,7 @@ class Forecaster:
         Only what offers say is computed again, from the series that can be compared with those asked for.
 
         changes : such as ``serving.what_if.refuse_impossible`` lets pass
-        chosen : places among the series, ascending within each item
+        chosen : places among the series, at least one
         Returns float32, shape (n_chosen, horizon, 1 + n_quantiles), units.
         """
         rows, bases = (self._artifact.array(name)[chosen] for name in ("rows", "bases"))
