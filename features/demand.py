@@ -5,6 +5,8 @@ are its past, period ``origin + h`` is the target of step ``h``. Periods in whic
 from every lag, mean and count: sums of units are divided by sums of exposure.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from features.calendar import calendar_features
@@ -30,22 +32,37 @@ def features(panel: Panel, origin: int) -> tuple[tuple[str, ...], Floats]:
     origin : periods known, 1 to P
     Returns the names of the F features and float32, shape (S, H, F).
     """
+    return _stacked(
+        panel,
+        origin,
+        _step_and_level,
+        _lags,
+        _rolling,
+        _intermittency,
+        price_features,
+        _groups,
+        _season,
+        _a_year_ago,
+        _calendar,
+        calendar_features,
+        promotion_features,
+        _covariates,
+    )
+
+
+def offered_features(panel: Panel, origin: int) -> tuple[tuple[str, ...], Floats]:
+    """Those of ``features`` that read offers from the origin on: no other changes when a plan does.
+
+    Returns the names of the f features and float32, shape (S, H, f).
+    """
+    return _stacked(panel, origin, price_features, promotion_features, _covariates)
+
+
+def _stacked(
+    panel: Panel, origin: int, *families: Callable[[Known], dict[str, Floats]]
+) -> tuple[tuple[str, ...], Floats]:
     known = Known(panel, origin, level(panel, origin)[:, None])
-    columns = {
-        "step": np.arange(1, panel.horizon + 1),
-        "level": np.log(known.level),
-        **_lags(known),
-        **_rolling(known),
-        **_intermittency(known),
-        **price_features(known),
-        **_groups(known),
-        **_season(known),
-        **_a_year_ago(known),
-        **_calendar(known),
-        **calendar_features(known),
-        **promotion_features(known),
-        **_covariates(known),
-    }
+    columns = {name: values for family in families for name, values in family(known).items()}
     shape = (len(panel.item_ids), panel.horizon)
     return tuple(columns), np.stack([np.broadcast_to(v, shape).astype(np.float32) for v in columns.values()], axis=-1)
 
@@ -61,6 +78,11 @@ def level(panel: Panel, origin: int) -> Floats:
     sold = np.where(counted, panel.sold[:, recent], 0).sum(axis=1)
     rate = ratio(sold, panel.exposure[:, recent].sum(axis=1))
     return np.maximum(np.nan_to_num(rate), np.float32(1 / window))
+
+
+def _step_and_level(known: Known) -> dict[str, Floats]:
+    steps = np.arange(1, known.panel.horizon + 1, dtype=np.float32)
+    return {"step": steps, "level": np.log(known.level)}
 
 
 def _lags(known: Known) -> dict[str, Floats]:

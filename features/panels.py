@@ -272,9 +272,7 @@ def _offers(plans: Sequence[Engine], series: pa.Table, settings: PanelSettings, 
     found = pa.concat_tables([plan.bind(series=series).select(text, **asked) for plan in plans])
     unmatched = found.set_column(0, "series_idx", found["series_idx"].fill_null(series.num_rows))
     offers = {name: _placed(unmatched, name, series.num_rows + 1, periods, np.float32(np.nan)) for name in names}
-    return {
-        name: (_unplanned_is_zero(values) if name in PROMOTIONS else values)[:-1] for name, values in offers.items()
-    }
+    return {name: (unplanned_is_zero(values) if name in PROMOTIONS else values)[:-1] for name, values in offers.items()}
 
 
 def _require(covariates: Sequence[str], plan: Engine) -> None:
@@ -297,7 +295,10 @@ where "{name}" is not null and try_cast(cast("{name}" as string) as double) is n
 """
 
 
-def _unplanned_is_zero(shares: Floats) -> Floats:
-    """Where a period has any promotion, of whatever item, an item without one has none; else it is unknown."""
+def unplanned_is_zero(shares: Floats) -> Floats:
+    """Where a period has any promotion, of whatever item, an item without one has none; else it is unknown.
+
+    shares : float32, shape (S, n_periods), of every series of a panel
+    """
     planned = ~np.isnan(shares).all(axis=0)
     return np.where(planned & np.isnan(shares), np.float32(0), shares)

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar, get_origin
 import orjson
 from pydantic import ValidationError
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -105,6 +106,11 @@ def forecasts(call: Call[schema.ForecastQuery]) -> Response:
     return _json({**answer, "model_version": model.version})
 
 
+def what_if(call: Call[schema.WhatIfRequest]) -> Response:
+    model = _model(call, "demand")
+    return _json({**model.scorer.answer(call.asked.model_dump(mode="json")), "model_version": model.version})
+
+
 def order_list(call: Call[schema.OrderQuery]) -> Response:
     query = call.asked.model_dump()
     answer = orders.answer(home(), call.models.shop, {"item_ids": query.pop("item_id"), **query})
@@ -186,6 +192,17 @@ ENDPOINTS = (
         schema.Forecasts,
         media=("text/csv",),
         errors=_ASKED,
+        in_thread=True,
+    ),
+    Endpoint(
+        "POST",
+        "/v1/forecasts/what-if",
+        "What other prices and promotions than planned would do to demand.",
+        what_if,
+        schema.WhatIfRequest,
+        schema.WhatIf,
+        errors=_POSTED,
+        in_thread=True,
     ),
     Endpoint(
         "GET",
@@ -224,7 +241,8 @@ def _answering(
     async def answer(request: Request) -> Response:
         try:
             asked = await _asked(endpoint, request, max_body_bytes)
-            return endpoint.handle(Call(models, measured, asked, request.headers.get("accept", "")))
+            call = Call(models, measured, asked, request.headers.get("accept", ""))
+            return await run_in_threadpool(endpoint.handle, call) if endpoint.in_thread else endpoint.handle(call)
         except HTTPException:
             raise
         except UserError as error:
@@ -313,11 +331,18 @@ def _json(answer: object) -> Response:
 def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], version: str, **told: object) -> Response:
     """Rows under the names that the first has, else under ``columns``; what else is told stands in headers."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else columns)
+    flat = [_flat(row) for row in rows]
+    writer = csv.DictWriter(text, list(flat[0]) if flat else columns)
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(flat)
     headers = {f"x-{name.replace('_', '-')}": str(value) for name, value in told.items()}
     return Response(text.getvalue(), headers={**headers, "x-model-version": version}, media_type="text/csv")
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose effects have a column each."""
+    effects = {f"effect_{group}": factor for group, factor in row.get("effects", {}).items()}
+    return {name: value for name, value in row.items() if name != "effects"} | effects
 
 
 def _prefers_csv(accept: str) -> bool:

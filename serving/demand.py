@@ -1,181 +1,39 @@
 """Answers how much will be bought: forecasts computed at export, and the trees that compute them again from a panel.
 
 ``forecast.npy``        float32 [n_series, horizon, 1 + n_quantiles], units: the mean, then the quantiles
-``series.json``         item_ids and location_ids, one each per series; location "" is all together
-``forecast.json``       cutoff and dates, the settings of the panel, the quantiles, the bases, the patterns
+``series.json``         item_ids, location_ids and patterns, one each per series; location "" is all together
+``forecast.json``       cutoff and dates, the settings of the panel, the quantiles, the bases, the loss
 ``dependence.npy``      float64 [horizon, horizon]: see ``serving.paths.Dependence``
-``offsets.npy``         float32 [n_patterns, horizon, n_quantiles]: see ``moved``
+``offsets.npy``         float32 [n_patterns, horizon, n_quantiles]: see ``serving.recipe.moved``
 ``features.json``       names of the features in the order in which the trees read them
+``rows.npy``            float32 [n_series, horizon, n_features], the features at the cut-off
+``bases.npy``           float32 [n_series, horizon, n_bases], units, what the means are multiples of
+``panel.json`` ...      the panel of which they are, see ``serving.stored_panel``
 ``mean_BASE.txt``       one LightGBM model per base, ``quantile_0.05.txt`` ... one per quantile: see ``Recipe``
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Literal, Protocol, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.demand import features, level
-from features.demand_classes import Classes, pattern
+from features.demand import offered_features
+from features.demand_classes import Classes
 from features.engine import Engine
 from features.errors import UserError
-from features.known import Known
 from features.panels import Floats, Panel, PanelSettings, panel
-from features.periods import SEASON
+from serving import explain, stored_panel
 from serving.artifact import Artifact, ArtifactError, Json
 from serving.paths import Dependence, paths
-from serving.price_response import price_response
-from serving.smoothing import MEMBERS
+from serving.recipe import LEAST_MEAN, Base, Recipe, base_of, in_whole_units, inputs, model_names
 from serving.trees import Trees
+from serving.what_if import Change, concerned, laid_over, refuse_impossible
 
-
-class Regressor(Protocol):
-    """What predicts multiples: float64 [n, n_features] to float64 [n]."""
-
-    def predict(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """One prediction per row."""
-
-
-ALL = "all"
-"""Name of the offsets of classes that have none of their own."""
-ROWS_AT_ONCE = 200_000
-LEAST_MEAN = np.float32(0.01)
-"""Share of its base below which a mean does not fall where quantiles are multiples of it."""
-
-Base = Literal["level", "price_response", "theta", "holt", "holt_winters_additive", "holt_winters_multiplicative"]
-
-QuantilesOf = Literal["mean", "base"]
-"""What quantiles are multiples of: the mean, learnt from how forecasts of held-out horizons erred; or the base, learnt
-from every example as the mean is, for a horizon so long that little can be held out."""
-
-
-def base_of(known: Panel, origin: int, base: Base) -> Floats:
-    """What trees correct, float32, shape (S, horizon), units, > 0: a series' level, or a forecast of another kind.
-
-    "price_response" is told by prices and promotions, see ``serving.price_response``; the others are statistical
-    forecasts, which do not fall below a tenth of the level.
-    """
-    flat = np.repeat(level(known, origin)[:, None], known.horizon, axis=1)
-    if base == "level":
-        return flat
-    if base == "price_response":
-        return price_response(Known(known, origin, flat[:, :1]))
-    ahead = MEMBERS[base].forecast(known.demand[:, :origin], known.horizon, SEASON[known.frequency])
-    return np.maximum(ahead.astype(np.float32), flat / 10)
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What turns a panel into a forecast: the mean, and quantiles as multiples of it or of what it is a multiple of.
-
-    means : one for each base, from features to units over it; the mean is their geometric mean in units
-    shape : for each quantile, ascending, from ``shape_rows`` to its multiple of the mean, or from features to units
-        over the first base
-    bases : what the means are multiples of, see ``base_of``
-    quantiles_of : see ``QuantilesOf``
-    offsets : how far quantiles are moved, see ``moved``; none are without
-    """
-
-    means: Sequence[Regressor]
-    shape: Sequence[Regressor]
-    bases: tuple[Base, ...] = ("level",)
-    quantiles_of: QuantilesOf = "mean"
-    offsets: Mapping[str, Floats] = field(default_factory=dict)
-
-    def forecast(self, known: Panel, origin: int) -> Floats:
-        """Forecasts of every series that is eligible at an origin; quantiles ascend and nothing is below zero.
-
-        origin : periods known
-        Returns float32, shape (n_eligible, horizon, 1 + n_quantiles), units: the mean, then the quantiles.
-        """
-        eligible = known.eligible(origin)
-        _, values = features(known, origin)
-        rows = values[eligible].reshape(-1, values.shape[-1])
-        scales = np.stack([base_of(known, origin, base)[eligible].ravel() for base in self.bases], axis=1)
-        parts = [slice(i, i + ROWS_AT_ONCE) for i in range(0, len(rows), ROWS_AT_ONCE)]
-        units = np.concatenate([self._units(rows[part], scales[part]) for part in parts])
-        values = units.reshape(-1, known.horizon, units.shape[-1])
-        return moved(values, pattern(known.demand[eligible, :origin]), self.offsets) if self.offsets else values
-
-    def _units(self, rows: Floats, scales: Floats) -> Floats:
-        relative, scale = mean_of(self.means, rows, scales), scales[:, 0]
-        of_base = self.quantiles_of == "base"
-        read = (rows if of_base else shape_rows(rows, relative, scale)).astype(np.float64)
-        multiples = np.stack([model.predict(read) for model in self.shape], axis=-1).astype(np.float32)
-        multiples.sort(axis=-1)
-        unit = scale if of_base else floored(relative) * scale
-        quantiles = np.maximum(multiples, 0) * unit[:, None]
-        return np.concatenate([np.maximum(relative * scale, 0)[:, None], quantiles], axis=1)
-
-
-def mean_of(means: Sequence[Regressor], rows: Floats, scales: Floats) -> Floats:
-    """What several models say together, over the first base: the geometric mean of their units.
-
-    rows : float32, shape (n, F); scales : float32, shape (n, n_bases), units
-    Returns float32, shape (n,); the answer of one model alone as it is, of several at least ``LEAST_MEAN`` each.
-    """
-    wide = rows.astype(np.float64)
-    relative = [model.predict(wide).astype(np.float32) for model in means]
-    if len(relative) == 1:
-        return relative[0]
-    units = floored(np.stack(relative, axis=1)) * scales
-    together: Floats = np.exp(np.log(units).mean(axis=1))
-    return together / scales[:, 0]
-
-
-def moved(values: Floats, patterns: Classes, offsets: Mapping[str, Floats]) -> Floats:
-    """The same forecast with quantiles moved by their class's offsets, ascending and not below zero.
-
-    values : float32, shape (n, H, 1 + Q), units
-    patterns : class of each series, see ``features.demand_classes.pattern``
-    offsets : by class float32, shape (H, Q), in units of the mean; of a class that is not there, under ``ALL``
-    """
-    names, number = np.unique(patterns, return_inverse=True)
-    own = np.stack([offsets.get(name, offsets[ALL]) for name in names.tolist()])
-    quantiles = np.sort(np.maximum(values[:, :, 1:] + own[number] * in_units_of(values), 0), axis=-1)
-    return np.concatenate([values[:, :, :1], quantiles], axis=2)
-
-
-def in_units_of(values: Floats) -> Floats:
-    """What offsets are multiples of: the mean, shape (n, H, 1)."""
-    return np.maximum(values[:, :, :1], np.float32(1e-3))
-
-
-def in_whole_units(values: Floats, known: Panel) -> Floats:
-    """The same forecast with whole quantiles for series that have only sold in whole units, for so are theirs.
-
-    values : float32, shape (n_eligible, horizon, 1 + n_quantiles), of the end of the panel
-    """
-    past = known.sold[known.eligible(known.n_periods)]
-    whole = (np.isnan(past) | (past == np.rint(past))).all(axis=1)
-    rounded = np.concatenate([values[:, :, :1], np.rint(values[:, :, 1:])], axis=2)
-    return np.where(whole[:, None, None], rounded, values)
-
-
-def floored(relative: Floats) -> Floats:
-    """A mean over its base that quantiles can be multiples of."""
-    return np.maximum(relative, LEAST_MEAN)
-
-
-def shape_rows(rows: Floats, relative: Floats, scale: Floats) -> Floats:
-    """What the shape of a distribution is told from: the features, and the mean over the base and in units.
-
-    rows : float32, shape (n, F)
-    relative, scale : float32, shape (n,), the mean over the base, and the base in units
-    """
-    return np.column_stack([rows, np.log(floored(relative)), np.log(floored(relative) * scale)])
-
-
-def model_names(bases: Sequence[Base], quantiles: Sequence[float]) -> list[str]:
-    """The texts' names: of the means, then of the quantiles in the order of the forecast's columns.
-
-    >>> model_names(["level"], [0.05, 0.5])
-    ['mean_level', 'quantile_0.05', 'quantile_0.5']
-    """
-    return [*(f"mean_{base}" for base in bases), *(f"quantile_{quantile:g}" for quantile in quantiles)]
+MOST_CHANGED_ROWS = 20_000
+"""Series times periods that one what-if answers."""
 
 
 def quantile_name(quantile: float) -> str:
@@ -206,6 +64,7 @@ class Forecaster:
         self.dates: list[str] = about["dates"]
         self.quantiles: list[float] = about["quantiles"]
         self.carry: float = about["carry"]
+        self.bases: tuple[Base, ...] = tuple(about["bases"])
         self.settings = PanelSettings(**{**about["panel"], "covariates": tuple(about["panel"]["covariates"])})
         self._artifact = artifact
         self._columns = ["mean", *map(quantile_name, self.quantiles)]
@@ -218,21 +77,53 @@ class Forecaster:
         return cls(artifact)
 
     def answer(self, request: Json) -> Json:
-        """One page of the forecasts of some items, or of all when ``item_ids`` is empty, in the order of the series.
+        """What ``changes`` do to the forecasts of the items that they change; without any, a page of forecasts.
 
-        request : ``item_ids``, ``location_id`` or None, ``horizon`` in periods or None, rows' ``offset`` and ``limit``
-        Raises UserError when the horizon is longer than the artifact's.
+        A page is of some items, or of all when ``item_ids`` is empty, in the order of the series.
+
+        request : ``horizon`` in periods or None, and either ``changes`` as ``schema.WhatIfRequest`` has them, or
+            ``item_ids``, ``location_id`` or None, rows' ``offset`` and ``limit``, and whether to ``explain`` them
+        Raises UserError when the horizon is longer than the artifact's, or a change cannot be.
         """
         horizon = self._horizon(request["horizon"])
+        return self._what_if(request["changes"], horizon) if "changes" in request else self._page(request, horizon)
+
+    def _page(self, request: Json, horizon: int) -> Json:
         item_ids = dict.fromkeys(request["item_ids"])
         chosen = self._chosen(item_ids, request["location_id"])
         n_rows = len(chosen) * horizon
         page = range(n_rows)[request["offset"] : request["offset"] + request["limit"]]
+        cells = [(chosen[row // horizon], row % horizon) for row in page]
+        forecasts = [{**self._key(*cell), **self._named(self.values[cell])} for cell in cells]
+        if request["explain"] and cells:
+            forecasts = [row | why for row, why in zip(forecasts, self._explained(cells), strict=True)]
         return {
             "cutoff": self.cutoff,
             "total": n_rows,
-            "unknown_item_ids": [item_id for item_id in item_ids if item_id not in self._positions],
-            "forecasts": [self._row(chosen[row // horizon], row % horizon) for row in page],
+            "unknown_item_ids": self._unknown(item_ids),
+            "forecasts": forecasts,
+        }
+
+    def _what_if(self, asked: Sequence[Json], horizon: int) -> Json:
+        changes = [Change.of(each) for each in asked]
+        refuse_impossible(self._panel, changes, self.dates[:horizon])
+        item_ids = dict.fromkeys(change.item_id for change in changes)
+        chosen = self._chosen(item_ids, None)
+        if len(chosen) * horizon > MOST_CHANGED_ROWS:
+            raise UserError(
+                f"the changes ask for {len(chosen)} series and {horizon} periods, {MOST_CHANGED_ROWS} rows are "
+                "allowed: ask for fewer items or a shorter horizon"
+            )
+        before = self.values[chosen]
+        after = self.rescored(changes, chosen) if chosen else before
+        return {
+            "cutoff": self.cutoff,
+            "unknown_item_ids": self._unknown(item_ids),
+            "forecasts": [
+                {**self._key(series, step), **self._compared(before[place, step], after[place, step])}
+                for place, series in enumerate(chosen)
+                for step in range(horizon)
+            ],
         }
 
     def panel(self, past: Engine, as_of: datetime, known_future: Engine | None) -> Panel:
@@ -244,10 +135,31 @@ class Forecaster:
 
         Raises ArtifactError when this release computes other features than the model was trained with.
         """
-        names, _ = features(known, known.n_periods)
+        names, rows, bases, patterns = inputs(known, known.n_periods, self.bases)
         if list(names) != self._artifact.json("features"):
             raise ArtifactError(f"{self._artifact.folder} was trained with other features: train the model again")
-        return in_whole_units(self.recipe.forecast(known, known.n_periods), known)
+        return in_whole_units(self.recipe.units(rows, bases, patterns), known)
+
+    def rescored(self, changes: Sequence[Change], chosen: Sequence[int]) -> Floats:
+        """The forecasts of some series had the changes been planned at the cut-off.
+
+        Only what offers say is computed again, from the series that can be compared with those asked for.
+
+        changes : such as ``serving.what_if.refuse_impossible`` lets pass
+        chosen : places among the series, at least one
+        Returns float32, shape (n_chosen, horizon, 1 + n_quantiles), units.
+        """
+        rows, bases = (self._artifact.array(name)[chosen] for name in ("rows", "bases"))
+        series = self._eligible[chosen]
+        around = concerned(self._panel, series, "price_response" in self.bases)
+        plan, asked = laid_over(self._panel, changes, around), np.searchsorted(around, series)
+        names, offered = offered_features(plan, plan.n_periods)
+        rows[:, :, [self._features.index(name) for name in names]] = offered[asked]
+        if "price_response" in self.bases:
+            response = base_of(plan, plan.n_periods, "price_response")
+            bases[:, :, self.bases.index("price_response")] = response[asked]
+        found = self.recipe.units(rows, bases, self._patterns[chosen])
+        return in_whole_units(found, stored_panel.taken(plan, asked))
 
     def paths(self, values: Floats, n_paths: int, seed: int = 0) -> Floats:
         """Futures of forecasts that lie on the same series as ``values`` do, whose sums are distributed too.
@@ -264,11 +176,30 @@ class Forecaster:
 
     @cached_property
     def recipe(self) -> Recipe:
-        about = self._artifact.json("forecast")
-        bases = tuple(about["bases"])
-        models = [Trees.from_text(self._artifact.text(name)) for name in model_names(bases, self.quantiles)]
-        offsets = dict(zip(about["patterns"], self._artifact.array("offsets"), strict=True))
-        return Recipe(models[: len(bases)], models[len(bases) :], bases, about["quantiles_of"], offsets)
+        n_means, about = len(self.bases), self._artifact.json("forecast")
+        offsets = dict(zip(about["offsets_of"], self._artifact.array("offsets"), strict=True))
+        return Recipe(self._trees[:n_means], self._trees[n_means:], self.bases, about["quantiles_of"], offsets)
+
+    @cached_property
+    def _trees(self) -> list[Trees]:
+        return [Trees.from_text(self._artifact.text(name)) for name in model_names(self.bases, self.quantiles)]
+
+    @cached_property
+    def _panel(self) -> Panel:
+        return stored_panel.read(self._artifact)
+
+    @cached_property
+    def _eligible(self) -> NDArray[np.intp]:
+        """The place in the panel of each series that is forecast."""
+        return np.flatnonzero(self._panel.eligible(self._panel.n_periods))
+
+    @cached_property
+    def _patterns(self) -> Classes:
+        return np.array(self._artifact.json("series")["patterns"])
+
+    @cached_property
+    def _features(self) -> list[str]:
+        return list(self._artifact.json("features"))
 
     def _horizon(self, asked: int | None) -> int:
         longest = len(self.dates)
@@ -284,11 +215,36 @@ class Forecaster:
         among = found if item_ids else range(len(self.item_ids))
         return [row for row in among if self.location_ids[row] == location_id] if location_id else among
 
-    def _row(self, series: int, step: int) -> Json:
-        units = self.values[series, step].tolist()
+    def _unknown(self, item_ids: Mapping[str, None]) -> list[str]:
+        return [item_id for item_id in item_ids if item_id not in self._positions]
+
+    def _key(self, series: int, step: int) -> Json:
         return {
             "item_id": self.item_ids[series],
             "location_id": self.location_ids[series] or None,
             "date": self.dates[step],
-            **dict(zip(self._columns, units, strict=True)),
         }
+
+    def _named(self, units: Floats) -> Json:
+        return dict(zip(self._columns, units.tolist(), strict=True))
+
+    def _compared(self, before: Floats, after: Floats) -> Json:
+        effect = float(after[0] / before[0]) if before[0] > 0 else None
+        return {"before": self._named(before), "after": self._named(after), "effect": effect}
+
+    def _explained(self, cells: Sequence[tuple[int, int]]) -> list[Json]:
+        """``level`` and ``effects`` of some series and steps."""
+        series, steps = (list(each) for each in zip(*cells, strict=True))
+        rows, bases = (self._artifact.array(name)[series, steps] for name in ("rows", "bases"))
+        level = np.exp(rows[:, self._features.index("level")].astype(np.float64))
+        named_bases = dict(zip(self.bases, bases.T, strict=True))
+        groups = [explain.group_of(name, self.settings.covariates) for name in self._features]
+        logarithmic = self._artifact.json("forecast")["loss"] == "tweedie"
+        least = 0.0 if logarithmic and len(named_bases) == 1 else float(LEAST_MEAN)
+        means = self._trees[: len(named_bases)]
+        factors = explain.effects(means, rows, named_bases, level, groups, least, logarithmic)
+        each = zip(*(values.tolist() for values in factors.values()), strict=True)
+        return [
+            {"level": units, "effects": dict(zip(factors, row, strict=True))}
+            for units, row in zip(level.tolist(), each, strict=True)
+        ]

@@ -27,6 +27,7 @@ class Endpoint:
     answer : what it answers in JSON; None when it answers in other media types only
     media : further media types of the answer
     errors : statuses of the problems that it may answer, but 500
+    in_thread : whether it answers so slowly that other requests must be answered meanwhile
     """
 
     method: Literal["GET", "POST"]
@@ -38,6 +39,7 @@ class Endpoint:
     media: tuple[str, ...] = ()
     errors: tuple[HTTPStatus, ...] = ()
     status: HTTPStatus = HTTPStatus.OK
+    in_thread: bool = False
 
 
 def document(endpoints: Iterable[Endpoint]) -> Json:

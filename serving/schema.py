@@ -2,13 +2,14 @@
 
 import re
 from datetime import date, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from features.contract import EVENT_NAMES
 
 MOST = 1e9
+CHANGEABLE = ("price", "display", "mailer")
 VISIT_EVENTS = tuple(name for name in EVENT_NAMES if name != "refund")
 
 
@@ -34,7 +35,21 @@ def _written(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
+def _said(value: Any) -> Any:  # noqa: ANN401
+    """Whether a query parameter says true or false; everything else stays as it is, and is then refused."""
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
+def _dated(value: Any) -> Any:  # noqa: ANN401
+    """A date comes as a text; a number is refused, also as a text."""
+    if not (isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value)):
+        raise ValueError("write it as in 2026-01-31")
+    return value
+
+
 Id = Annotated[str, Field(min_length=1, max_length=200)]
+
+Day = Annotated[date, Field(strict=False), BeforeValidator(_dated)]
 
 
 class Request(BaseModel):
@@ -189,6 +204,8 @@ class ForecastQuery(Request):
     """Rows to skip."""
     limit: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_spelled)] = 100
     """Rows in the answer at most."""
+    explain: Annotated[bool, BeforeValidator(_said)] = False
+    """Whether each row comes with the factors that lead from the series' level to its mean."""
 
 
 class Forecast(BaseModel):
@@ -203,6 +220,10 @@ class Forecast(BaseModel):
     """First day of the period."""
     mean: float
     """Expected units."""
+    level: float | None = None
+    """Units per period of late; only when ``explain`` was asked for."""
+    effects: dict[str, float] = {}
+    """Factors by what they come from; the level times all of them is the mean. Only when ``explain`` was asked for."""
 
 
 class Forecasts(Answer):
@@ -215,6 +236,80 @@ class Forecasts(Answer):
     unknown_item_ids: list[str]
     """Items asked for that have no forecast."""
     forecasts: list[Forecast]
+    model_version: str
+
+
+_GIVEN: list[Any] = [
+    *({"required": [name], "properties": {name: {"type": "number"}}} for name in CHANGEABLE),
+    {"required": ["covariates"], "properties": {"covariates": {"minProperties": 1}}},
+]
+
+
+class Change(Request):
+    """What an item shall be offered at; at least one of price, display, mailer and covariates must be given."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": _GIVEN})
+
+    item_id: Id
+    location_id: Id | None = None
+    """Store or warehouse; absent: every one."""
+    date: Day | None = None
+    """First day of a period; absent: every period of the horizon."""
+    price: Annotated[float, Field(gt=0, le=MOST)] | None = None
+    """Price of one unit."""
+    display: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the period on display."""
+    mailer: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the period in a mailer."""
+    covariates: Annotated[dict[Id, Annotated[float, Field(ge=-MOST, le=MOST)]], Field(max_length=100)] = {}
+    """Other columns of the offers that the model reads."""
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if not self.covariates and all(getattr(self, name) is None for name in CHANGEABLE):
+            raise ValueError(f"the change changes nothing: give {', '.join(CHANGEABLE)} or covariates")
+        return self
+
+
+class WhatIfRequest(Request):
+    """Changes of what is planned."""
+
+    changes: Annotated[list[Change], Field(min_length=1, max_length=1000)]
+    """Of two for the same item, location and date the later one counts."""
+    horizon: Annotated[int, Field(ge=1, le=365), BeforeValidator(_integral)] | None = None
+    """Periods ahead; absent: all that the model forecasts."""
+
+
+class Units(BaseModel):
+    """Expected units, and the quantiles as ``q0.05`` to ``q0.95``."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float]
+
+    mean: float
+
+
+class ChangedForecast(Answer):
+    """Demand of one item, location and period as planned and with the changes."""
+
+    item_id: str
+    location_id: str | None
+    date: date
+    """First day of the period."""
+    before: Units
+    after: Units
+    effect: float | None
+    """The mean after the changes over that before; null where that is 0."""
+
+
+class WhatIf(Answer):
+    """What the changes do, for every series of every item that is changed."""
+
+    cutoff: date
+    """First day not known to the forecasts."""
+    unknown_item_ids: list[str]
+    """Items changed that have no forecast."""
+    forecasts: list[ChangedForecast]
     model_version: str
 
 

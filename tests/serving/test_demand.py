@@ -12,13 +12,14 @@ from features.demand import level
 from features.errors import UserError
 from features.panels import Panel
 from serving.artifact import Artifact, ArtifactError, Draft
-from serving.demand import Forecaster, Recipe
+from serving.demand import Forecaster
+from serving.recipe import Recipe
 
 DATES = ["2023-06-05", "2023-06-12", "2023-06-19"]
 SERIES = {"item_ids": ["a", "a", "b", "c"], "location_ids": ["north", "south", "north", ""]}
 VALUES = np.arange(4 * 3 * 3, dtype=np.float32).reshape(4, 3, 3)
 PANEL = {"frequency": "week", "horizon": 3, "min_periods": 4, "covariates": []}
-EVERYTHING = {"item_ids": [], "location_id": None, "horizon": None, "offset": 0, "limit": 1000}
+EVERYTHING = {"item_ids": [], "location_id": None, "horizon": None, "offset": 0, "limit": 1000, "explain": False}
 
 
 @pytest.fixture
@@ -27,8 +28,8 @@ def draft(tmp_path: Path) -> Draft:
     draft.array("forecast", VALUES)
     draft.json("series", SERIES)
     draft.json("features", ["something", "else"])
-    about = {"cutoff": DATES[0], "dates": DATES, "quantiles": [0.05, 0.5], "carry": 0.1, "panel": PANEL}
-    draft.json("forecast", about)
+    about = {"cutoff": DATES[0], "dates": DATES, "quantiles": [0.05, 0.5], "bases": ["level"], "carry": 0.1}
+    draft.json("forecast", {**about, "panel": PANEL})
     return draft
 
 

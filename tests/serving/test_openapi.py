@@ -29,7 +29,9 @@ def test_every_reference_is_defined_and_every_definition_used():
     assert used == set(DOCUMENT["components"]["schemas"])
 
 
-@pytest.mark.parametrize("path", ["/v1/recommendations", "/v1/propensity", "/v1/propensity/session"])
+@pytest.mark.parametrize(
+    "path", ["/v1/recommendations", "/v1/propensity", "/v1/propensity/session", "/v1/forecasts/what-if"]
+)
 def test_a_post_tells_its_body_and_every_refusal(path):
     operation = DOCUMENT["paths"][path]["post"]
     assert set(operation["responses"]) == {"200", "400", "413", "415", "422", "500", "503"}
@@ -43,6 +45,7 @@ def test_query_parameters_have_their_bounds_and_meaning():
     assert parameters["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
     assert parameters["horizon"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 365}
     assert parameters["location_id"]["schema"]["type"] == "string"
+    assert parameters["explain"]["schema"] == {"type": "boolean", "default": False}
     assert all(p["description"] and not p["required"] for p in parameters.values())
 
 

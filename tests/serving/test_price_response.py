@@ -8,8 +8,8 @@ import pytest
 from features.demand import level
 from features.known import Known
 from features.panels import Panel
-from serving.demand import base_of
 from serving.price_response import LEAST, price_response
+from serving.recipe import base_of
 
 N_ITEMS, N_PLACES, N_WEEKS, HORIZON = 3, 20, 80, 2
 N_SERIES = N_ITEMS * N_PLACES

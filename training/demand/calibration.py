@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.panels import Floats
-from serving.demand import ALL, in_units_of
+from serving.recipe import ALL, in_units_of
 from training.demand.dependence import HeldOut
 
 LEAST_CELLS = 2_000
@@ -14,7 +14,7 @@ LEAST_CELLS = 2_000
 
 
 def offsets(held_out: HeldOut, quantiles: Sequence[float]) -> dict[str, Floats]:
-    """Offsets of every class and step, as ``serving.demand.moved`` reads them.
+    """Offsets of every class and step, as ``serving.recipe.moved`` reads them.
 
     The offset of a quantile is the same quantile of its own errors (split conformal: Romano, Patterson, Candes,
     "Conformalized quantile regression", NeurIPS 2019), in units of the mean. Classes with little held out take those

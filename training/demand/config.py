@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from features.panels import PanelSettings, StockOuts
 from features.periods import Frequency
-from serving.demand import Base, QuantilesOf
+from serving.recipe import Base, QuantilesOf
 from training.config import BoosterConfig, Config, PositiveInt
 
 Loss = Literal["tweedie", "mape"]

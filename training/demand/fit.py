@@ -16,14 +16,14 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
-from features.demand import features
 from features.engine import Engine
 from features.errors import UserError
 from features.panels import Floats, Panel, panel
 from features.periods import Frequency
+from serving import stored_panel
 from serving.artifact import Draft, Json
-from serving.demand import Recipe, in_whole_units, model_names, moved
 from serving.paths import Dependence
+from serving.recipe import Recipe, in_whole_units, inputs, model_names, moved
 from serving.trees import Trees
 from training.demand.calibration import offsets
 from training.demand.config import DemandConfig
@@ -48,25 +48,34 @@ class DemandModel:
     def export(self, draft: Draft) -> None:
         for name, text in self.texts.items():
             draft.text(name, text)
-        names, _ = features(self.known, self.known.n_periods)
+        names, rows, bases, patterns = inputs(self.known, self.known.n_periods, self.config.bases)
         draft.json("features", names)
+        draft.array("rows", rows)
+        draft.array("bases", bases)
+        stored_panel.write(self.known, draft)
         draft.json("forecast", self._about())
-        draft.json("series", self._series())
+        draft.json("series", {**self._series(), "patterns": patterns.tolist()})
         draft.array("dependence", self.dependence.steps)
         draft.array("offsets", np.stack(list(self.offsets.values())))
-        draft.array("forecast", self._forecast())
+        draft.array("forecast", in_whole_units(self._recipe().units(rows, bases, patterns), self.known))
 
     def golden_requests(self) -> list[Json]:
         item_ids = self._series()["item_ids"]
         some = [*item_ids[:: max(1, len(item_ids) // 5)][:5], "nothing we know"]
-        everything: Json = {"item_ids": [], "location_id": None, "horizon": None, "offset": 0, "limit": 20}
+        everything: Json = {
+            "item_ids": [],
+            "location_id": None,
+            "horizon": None,
+            "offset": 0,
+            "limit": 20,
+            "explain": False,
+        }
         return [everything, {**everything, "item_ids": some, "horizon": 1}]
 
-    def _forecast(self) -> Floats:
+    def _recipe(self) -> Recipe:
         models = [Trees.from_text(text) for text in self.texts.values()]
         n_means, config = len(self.config.bases), self.config
-        recipe = Recipe(models[:n_means], models[n_means:], config.bases, config.quantiles_of, self.offsets)
-        return in_whole_units(recipe.forecast(self.known, self.known.n_periods), self.known)
+        return Recipe(models[:n_means], models[n_means:], config.bases, config.quantiles_of, self.offsets)
 
     def _series(self) -> dict[str, list[str]]:
         chosen = _forecast_rows(self.known)
@@ -84,7 +93,8 @@ class DemandModel:
             "quantiles": self.config.quantiles,
             "common": self.dependence.common,
             "bases": self.config.bases,
-            "patterns": list(self.offsets),
+            "offsets_of": list(self.offsets),
+            "loss": self.config.loss,
             "carry": self.config.carry,
             "quantiles_of": self.config.quantiles_of,
             "panel": {name: getattr(settings, name) for name in settings.__slots__},

@@ -8,7 +8,7 @@ import numpy as np
 
 from features.demand import features
 from features.panels import Floats, Panel, demand
-from serving.demand import Base, base_of, floored, shape_rows
+from serving.recipe import Base, base_of, floored, shape_rows
 from training.config import BoosterConfig
 from training.demand.config import DemandConfig, Loss
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from features.demand_classes import pattern
 from features.panels import Floats, Panel
-from serving.demand import Recipe, mean_of
+from serving.recipe import Recipe, mean_of
 from training.demand.config import DemandConfig
 from training.demand.dependence import HeldOut
 from training.demand.learning import (
@@ -33,7 +33,7 @@ class Trial(NamedTuple):
     """The models of what came before a block of held-out horizons, and what they were asked there.
 
     mean : float32, shape (n,), of the judged examples, over the first base
-    quantiles : of the base, see ``serving.demand.QuantilesOf``; none where they are of the mean
+    quantiles : of the base, see ``serving.recipe.QuantilesOf``; none where they are of the mean
     """
 
     origins: list[int]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from serving.demand import ALL, moved
+from serving.recipe import ALL, moved
 from training.demand.calibration import LEAST_CELLS, offsets
 from training.demand.dependence import HeldOut
 

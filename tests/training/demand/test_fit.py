@@ -180,7 +180,7 @@ def test_quantiles_learnt_from_every_example_cover_too(window: Window, tmp_path:
 
 def test_the_answer_says_what_was_exported(artifact: Artifact):
     answer = Forecaster.load(artifact).answer(
-        {"item_ids": ["i07"], "location_id": None, "horizon": 2, "offset": 0, "limit": 10}
+        {"item_ids": ["i07"], "location_id": None, "horizon": 2, "offset": 0, "limit": 10, "explain": False}
     )
     assert answer["cutoff"] == "2023-02-06"
     assert [row["date"] for row in answer["forecasts"]] == ["2023-02-06", "2023-02-13"]

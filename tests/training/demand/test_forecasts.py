@@ -46,10 +46,10 @@ def test_the_stored_forecast_is_what_the_service_answers(tmp_path: Path):
     draft.array("forecast", VALUES)
     draft.json("series", {"item_ids": ["a", "a", "b"], "location_ids": ["north", "south", ""]})
     panel = {"frequency": "week", "horizon": 2, "min_periods": 4, "covariates": []}
-    about = {"cutoff": DATES[0], "dates": DATES, "quantiles": QUANTILES, "carry": 0.1, "panel": panel}
+    about = {"cutoff": DATES[0], "dates": DATES, "quantiles": QUANTILES, "bases": ["level"], "carry": 0.1, "panel": panel}
     draft.json("forecast", about)
     forecaster = Forecaster.load(Artifact(draft.folder))
-    asked = {"item_ids": [], "location_id": None, "horizon": None, "offset": 0, "limit": 100}
+    asked = {"item_ids": [], "location_id": None, "horizon": None, "offset": 0, "limit": 100, "explain": False}
     table = wide(stored(forecaster), overrides.NONE, "1").drop_columns(["override", "cutoff", "model_version"])
     rows = [{**row, "date": row["date"].isoformat()} for row in table.to_pylist()]
     assert rows == forecaster.answer(asked)["forecasts"]
