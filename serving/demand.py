@@ -6,6 +6,7 @@
 ``dependence.npy``      float64 [horizon, horizon]: see ``serving.paths.Dependence``
 ``features.json``       names of the features in the order in which the trees read them
 ``mean_BASE.txt``       one LightGBM model per base, ``quantile_0.05.txt`` ... one per quantile: see ``Recipe``
+``network.*.npy``       where it has a share of the quantiles: see ``serving.quantile_network``
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from features.periods import SEASON
 from serving.artifact import Artifact, ArtifactError, Json
 from serving.paths import Dependence, paths
 from serving.price_response import price_response
+from serving.quantile_network import QuantileNetwork
 from serving.smoothing import MEMBERS
 from serving.trees import Trees
 
@@ -72,12 +74,15 @@ class Recipe:
         over the first base
     bases : what the means are multiples of, see ``base_of``
     quantiles_of : see ``QuantilesOf``
+    network, share : what gives a share of the quantiles, and which; None: there is none
     """
 
     means: Sequence[Regressor]
     shape: Sequence[Regressor]
     bases: tuple[Base, ...] = ("level",)
     quantiles_of: QuantilesOf = "mean"
+    network: QuantileNetwork | None = None
+    share: float = 0.0
 
     def forecast(self, known: Panel, origin: int) -> Floats:
         """Forecasts of every series that is eligible at an origin; quantiles ascend and nothing is below zero.
@@ -90,10 +95,14 @@ class Recipe:
         rows = values[eligible].reshape(-1, values.shape[-1])
         scales = np.stack([base_of(known, origin, base)[eligible].ravel() for base in self.bases], axis=1)
         parts = [slice(i, i + ROWS_AT_ONCE) for i in range(0, len(rows), ROWS_AT_ONCE)]
-        units = np.concatenate([self._units(rows[part], scales[part]) for part in parts])
+        units = np.concatenate([self.units(rows[part], scales[part]) for part in parts])
         return units.reshape(-1, known.horizon, units.shape[-1])
 
-    def _units(self, rows: Floats, scales: Floats) -> Floats:
+    def units(self, rows: Floats, scales: Floats) -> Floats:
+        """The same of rows, float32, shape (n, 1 + n_quantiles), units.
+
+        rows : float32, shape (n, F), features; scales : float32, shape (n, n_bases), units
+        """
         relative, scale = mean_of(self.means, rows, scales), scales[:, 0]
         of_base = self.quantiles_of == "base"
         read = (rows if of_base else shape_rows(rows, relative, scale)).astype(np.float64)
@@ -101,6 +110,8 @@ class Recipe:
         multiples.sort(axis=-1)
         unit = scale if of_base else floored(relative) * scale
         quantiles = np.maximum(multiples, 0) * unit[:, None]
+        if self.network is not None:
+            quantiles = (1 - self.share) * quantiles + self.share * self.network.quantiles(rows, scales)
         return np.concatenate([np.maximum(relative * scale, 0)[:, None], quantiles], axis=1)
 
 
@@ -248,7 +259,9 @@ class Forecaster:
         about = self._artifact.json("forecast")
         bases = tuple(about["bases"])
         models = [Trees.from_text(self._artifact.text(name)) for name in model_names(bases, self.quantiles)]
-        return Recipe(models[: len(bases)], models[len(bases) :], bases, about["quantiles_of"])
+        share: float = about["network_share"]
+        network = QuantileNetwork.load(self._artifact, "network") if share else None
+        return Recipe(models[: len(bases)], models[len(bases) :], bases, about["quantiles_of"], network, share)
 
     def _horizon(self, asked: int | None) -> int:
         longest = len(self.dates)

@@ -111,8 +111,8 @@ def _demand() -> Family:
     return Family(
         task="demand",
         config=config.DemandConfig,
-        fit=lambda window, shop, config, _: fit.fit(
-            window.past, window.known_future, window.as_of, shop.demand_frequency, config, shop.country
+        fit=lambda window, shop, config, device: fit.fit(
+            window.past, window.known_future, window.as_of, shop.demand_frequency, config, shop.country, device.name
         ),
         evaluate=lambda scorer, window, _, __, split: evaluation.evaluate(scorer, window, split),
         length=lambda shop, config: Span(config.horizon, shop.demand_frequency),

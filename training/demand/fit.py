@@ -4,7 +4,8 @@ Every example is a series at an origin in the past with a step of the horizon; u
 level, or by a simpler forecast of them, and weighted so that errors count in units, or in percent. The last horizons
 before the cut-off are held out first: there the mean's trees stop, and how forecasts err there teaches the quantiles,
 and how the steps hang together. Then the mean is fitted again on everything, and so are quantiles that are multiples of
-the base. Pooled direct forecasts: Makridakis et al., "M5 accuracy competition", IJF 2022.
+the base. A network may give a share of the quantiles: as much as helps on what was held out. Pooled direct forecasts:
+Makridakis et al., "M5 accuracy competition", IJF 2022.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,12 +19,14 @@ from numpy.typing import NDArray
 from features.demand import features
 from features.engine import Engine
 from features.errors import UserError
-from features.panels import Floats, Panel, panel
+from features.panels import Panel, panel
 from features.periods import Frequency
 from serving.artifact import Draft, Json
 from serving.demand import Recipe, in_whole_units, mean_of, model_names
 from serving.paths import Dependence
+from serving.quantile_network import QuantileNetwork
 from serving.trees import Trees
+from training.demand.challenge import best_share, challenger
 from training.demand.config import DemandConfig
 from training.demand.dependence import HeldOut, dependence
 from training.demand.evaluation import NAME, Judged, rows_of
@@ -32,13 +35,18 @@ from training.demand.learning import Examples, examples, mean_boosters, n_taken,
 
 @dataclass(frozen=True, slots=True)
 class DemandModel:
-    """Fitted trees and the forecast after the cut-off; ``export`` writes what ``serving.demand`` reads."""
+    """Fitted trees and the forecast after the cut-off; ``export`` writes what ``serving.demand`` reads.
+
+    network, share : what gives a share of the quantiles, and which; None where it was not asked for or did not help
+    """
 
     config: DemandConfig
     known: Panel
     texts: Mapping[str, str]
     dependence: Dependence
     metrics: dict[str, float]
+    network: QuantileNetwork | None = None
+    share: float = 0.0
     name: str = NAME
 
     def export(self, draft: Draft) -> None:
@@ -49,7 +57,10 @@ class DemandModel:
         draft.json("forecast", self._about())
         draft.json("series", self._series())
         draft.array("dependence", self.dependence.steps)
-        draft.array("forecast", _forecast(self.texts, self.config, self.known))
+        if self.network is not None:
+            self.network.save(draft, "network")
+        recipe = _recipe(self.texts, self.config, self.network, self.share)
+        draft.array("forecast", in_whole_units(recipe.forecast(self.known, self.known.n_periods), self.known))
 
     def golden_requests(self) -> list[Json]:
         item_ids = self._series()["item_ids"]
@@ -75,6 +86,7 @@ class DemandModel:
             "bases": self.config.bases,
             "carry": self.config.carry,
             "quantiles_of": self.config.quantiles_of,
+            "network_share": self.share,
             "panel": {name: getattr(settings, name) for name in settings.__slots__},
         }
 
@@ -86,12 +98,14 @@ def fit(
     frequency: Frequency,
     config: DemandConfig,
     country: str | None = None,
+    device: str = "cpu",
 ) -> DemandModel:
     """Fit on all whole periods before the cut-off and forecast the ``horizon`` periods after them.
 
     past : what was known at ``as_of``
     known_future : offers planned for the horizon; None: nothing is
     country : whose public holidays move demand, such as "DE-BW"; None: none do
+    device : on which a network is fitted, "cpu" or "cuda"
     Raises UserError when the history is shorter than what is held out and two horizons, or no series has sales enough.
     """
     known = panel(past, as_of, config.panel(frequency, country), known_future)
@@ -101,7 +115,11 @@ def fit(
     earlier = examples(known, _origins(known, judged_at[0], config), config.bases)
     trial = mean_boosters(earlier, config, judged)
     shape = _shape(earlier, judged, trial, config)
-    held_out = _held_out(known, judged_at, _recipe(_texts([*trial, *shape], config), config))
+    tried = challenger(earlier, known, config, device)
+    share = best_share(tried, judged, trial, shape, config)
+    held_out = _held_out(
+        known, judged_at, _recipe(_texts([*trial, *shape], config), config, tried if share else None, share)
+    )
     metrics = _metrics(held_out, config)
     n_trees = [n_taken(booster) for booster in trial]
     taught = examples(known, _origins(known, known.n_periods, config), config.bases)
@@ -112,7 +130,14 @@ def fit(
         known,
         _texts([*final, *final_shape], config),
         dependence(held_out, config.quantiles, config.seed),
-        {**metrics, "n_trees": float(sum(n_trees)), "n_series": float(len(_forecast_rows(known)))},
+        {
+            **metrics,
+            "n_trees": float(sum(n_trees)),
+            "n_series": float(len(_forecast_rows(known))),
+            "network_share": share,
+        },
+        challenger(taught, known, config, device) if share else None,
+        share,
     )
 
 
@@ -147,14 +172,10 @@ def _texts(boosters: Sequence[lightgbm.Booster], config: DemandConfig) -> dict[s
     return dict(zip(model_names(config.bases, config.quantiles), texts, strict=True))
 
 
-def _recipe(texts: Mapping[str, str], config: DemandConfig) -> Recipe:
+def _recipe(texts: Mapping[str, str], config: DemandConfig, network: QuantileNetwork | None, share: float) -> Recipe:
     models = [Trees.from_text(text) for text in texts.values()]
     n_means = len(config.bases)
-    return Recipe(models[:n_means], models[n_means:], config.bases, config.quantiles_of)
-
-
-def _forecast(texts: Mapping[str, str], config: DemandConfig, known: Panel) -> Floats:
-    return in_whole_units(_recipe(texts, config).forecast(known, known.n_periods), known)
+    return Recipe(models[:n_means], models[n_means:], config.bases, config.quantiles_of, network, share)
 
 
 def _held_out(known: Panel, origins: Sequence[int], recipe: Recipe) -> HeldOut:
