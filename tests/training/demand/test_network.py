@@ -97,7 +97,7 @@ def test_it_answers_from_its_files_as_before(fitted: QuantileNetwork, tmp_path) 
 
 
 def test_what_was_hardly_on_sale_hardly_teaches() -> None:
-    """Twice the units in rows that were on sale for a thousandth of the time leave the quantiles where they are."""
+    """A hundred times the units in rows on sale for a ten-thousandth of the time leave the quantiles alone."""
     taught = drawn()
     seldom = np.arange(N) % 2 == 0
     units = np.where(seldom, 100 * taught.units, taught.units)
