@@ -10,6 +10,7 @@
 ``bases.npy``           float32 [n_series, horizon, n_bases], units, what the means are multiples of
 ``panel.json`` ...      the panel of which they are, see ``serving.stored_panel``
 ``mean_BASE.txt``       one LightGBM model per base, ``quantile_0.05.txt`` ... one per quantile: see ``Recipe``
+``network.*.npy``       where it has a share of the quantiles: see ``serving.quantile_network``
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from features.panels import Floats, Panel, PanelSettings, panel
 from serving import explain, stored_panel
 from serving.artifact import Artifact, ArtifactError, Json
 from serving.paths import Dependence, paths
+from serving.quantile_network import QuantileNetwork
 from serving.recipe import LEAST_MEAN, Base, Recipe, base_of, in_whole_units, inputs, model_names
 from serving.trees import Trees
 from serving.what_if import Change, concerned, laid_over, refuse_impossible
@@ -178,7 +180,10 @@ class Forecaster:
     def recipe(self) -> Recipe:
         n_means, about = len(self.bases), self._artifact.json("forecast")
         offsets = dict(zip(about["offsets_of"], self._artifact.array("offsets"), strict=True))
-        return Recipe(self._trees[:n_means], self._trees[n_means:], self.bases, about["quantiles_of"], offsets)
+        share: float = about["network_share"]
+        network = QuantileNetwork.load(self._artifact, "network") if share else None
+        means, shape = self._trees[:n_means], self._trees[n_means:]
+        return Recipe(means, shape, self.bases, about["quantiles_of"], offsets, network, share)
 
     @cached_property
     def _trees(self) -> list[Trees]:

@@ -59,9 +59,9 @@ class Network:
 
     def _block(self, rows: Floats) -> Floats:
         x = self._inputs(rows)
-        crossed = x * _linear(self.cross, x) + x
-        deep = np.maximum(_linear(self.second, np.maximum(_linear(self.first, x), 0)), 0)
-        members = _linear(self.head, np.concatenate([crossed, deep], axis=2))
+        crossed = x * linear(self.cross, x) + x
+        deep = np.maximum(linear(self.second, np.maximum(linear(self.first, x), 0)), 0)
+        members = linear(self.head, np.concatenate([crossed, deep], axis=2))
         return np.asarray(members[..., 0].mean(axis=0, dtype=np.float64))
 
     def _inputs(self, rows: Floats) -> Weights:
@@ -77,15 +77,13 @@ class Network:
         for text, embedding in zip(self.texts, self.embeddings, strict=True):
             draft.array(f"{name}.embedding.{text}", embedding)
         for layer in ("cross", "first", "second", "head"):
-            weight, bias = getattr(self, layer)
-            draft.array(f"{name}.{layer}.weight", weight)
-            draft.array(f"{name}.{layer}.bias", bias)
+            save_layer(draft, name, layer, getattr(self, layer))
 
     @classmethod
     def load(cls, artifact: Artifact, name: str) -> "Network":
         texts = artifact.array(f"{name}.texts")
         embeddings = tuple(artifact.array(f"{name}.embedding.{text}") for text in texts)
-        layer = partial(_layer, artifact, name)
+        layer = partial(read_layer, artifact, name)
         scales = Scales.load(artifact, f"{name}.scales")
         return cls(scales, texts, embeddings, layer("cross"), layer("first"), layer("second"), layer("head"))
 
@@ -101,10 +99,17 @@ def inputs(scales: Scales, texts: NDArray[np.int64], rows: Floats) -> tuple[Weig
     return numbers, np.nan_to_num(rows[:, texts] + 1).astype(np.int64)
 
 
-def _linear(layer: Layer, x: Weights) -> Weights:
+def linear(layer: Layer, x: Weights) -> Weights:
+    """A layer's outputs, float32, shape (n_members, n, n_outputs)."""
     weight, bias = layer
     return np.asarray(x @ weight + bias)
 
 
-def _layer(artifact: Artifact, name: str, layer: str) -> Layer:
+def save_layer(draft: Draft, name: str, layer: str, of: Layer) -> None:
+    for part, values in zip(("weight", "bias"), of, strict=True):
+        draft.array(f"{name}.{layer}.{part}", values)
+
+
+def read_layer(artifact: Artifact, name: str, layer: str) -> Layer:
+    """The weight and bias of a network's layer, as ``save_layer`` wrote them."""
     return artifact.array(f"{name}.{layer}.weight"), artifact.array(f"{name}.{layer}.bias")

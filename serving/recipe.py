@@ -13,6 +13,7 @@ from features.known import Known
 from features.panels import Floats, Panel
 from features.periods import SEASON
 from serving.price_response import price_response
+from serving.quantile_network import QuantileNetwork
 from serving.smoothing import MEMBERS
 
 
@@ -84,6 +85,7 @@ class Recipe:
     bases : what the means are multiples of, see ``base_of``
     quantiles_of : see ``QuantilesOf``
     offsets : how far quantiles are moved, see ``moved``; none are without
+    network, share : what gives a share of the quantiles, and which; None: there is none
     """
 
     means: Sequence[Regressor]
@@ -91,6 +93,8 @@ class Recipe:
     bases: tuple[Base, ...] = ("level",)
     quantiles_of: QuantilesOf = "mean"
     offsets: Mapping[str, Floats] = field(default_factory=dict)
+    network: QuantileNetwork | None = None
+    share: float = 0.0
 
     def forecast(self, known: Panel, origin: int) -> Floats:
         """Forecasts of every series that is eligible at an origin; quantiles ascend and nothing is below zero.
@@ -105,11 +109,15 @@ class Recipe:
         """The same from what ``Inputs`` holds of any one or more series."""
         flat, scales = rows.reshape(-1, rows.shape[-1]), bases.reshape(-1, bases.shape[-1])
         parts = [slice(i, i + ROWS_AT_ONCE) for i in range(0, len(flat), ROWS_AT_ONCE)]
-        units = np.concatenate([self._units(flat[part], scales[part]) for part in parts])
+        units = np.concatenate([self.of_rows(flat[part], scales[part]) for part in parts])
         values = units.reshape(*rows.shape[:2], units.shape[-1])
         return moved(values, patterns, self.offsets) if self.offsets else values
 
-    def _units(self, rows: Floats, scales: Floats) -> Floats:
+    def of_rows(self, rows: Floats, scales: Floats) -> Floats:
+        """The same of rows, whose quantiles are not moved, float32, shape (n, 1 + n_quantiles), units.
+
+        rows : float32, shape (n, F), features; scales : float32, shape (n, n_bases), units
+        """
         relative, scale = mean_of(self.means, rows, scales), scales[:, 0]
         of_base = self.quantiles_of == "base"
         read = (rows if of_base else shape_rows(rows, relative, scale)).astype(np.float64)
@@ -117,6 +125,8 @@ class Recipe:
         multiples.sort(axis=-1)
         unit = scale if of_base else floored(relative) * scale
         quantiles = np.maximum(multiples, 0) * unit[:, None]
+        if self.network is not None:
+            quantiles = (1 - self.share) * quantiles + self.share * self.network.quantiles(rows, scales)
         return np.concatenate([np.maximum(relative * scale, 0)[:, None], quantiles], axis=1)
 
 

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from features.contract import EVENT_NAMES
 
 MOST = 1e9
+FARTHEST = 999_999_999
 CHANGEABLE = ("price", "display", "mailer")
 VISIT_EVENTS = tuple(name for name in EVENT_NAMES if name != "refund")
 
@@ -33,11 +34,6 @@ def _written(value: Any) -> Any:  # noqa: ANN401
     if not (isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d[Tt ]", value)):
         raise ValueError("write it as in 2026-01-31T12:00:00Z")
     return value
-
-
-def _said(value: Any) -> Any:  # noqa: ANN401
-    """Whether a query parameter says true or false; everything else stays as it is, and is then refused."""
-    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
 
 
 def _dated(value: Any) -> Any:  # noqa: ANN401
@@ -200,11 +196,11 @@ class ForecastQuery(Request):
     """Store or warehouse; absent: all."""
     horizon: Annotated[int, Field(ge=1, le=365), BeforeValidator(_spelled)] | None = None
     """Periods ahead; absent: all that the model forecasts."""
-    offset: Annotated[int, Field(ge=0), BeforeValidator(_spelled)] = 0
+    offset: Annotated[int, Field(ge=0, le=FARTHEST), BeforeValidator(_spelled)] = 0
     """Rows to skip."""
     limit: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_spelled)] = 100
     """Rows in the answer at most."""
-    explain: Annotated[bool, BeforeValidator(_said)] = False
+    explain: Annotated[bool, BeforeValidator(_told)] = False
     """Whether each row comes with the factors that lead from the series' level to its mean."""
 
 
@@ -322,7 +318,7 @@ class OrderQuery(Request):
     """Store or warehouse; absent: all."""
     only_orders: Annotated[bool, BeforeValidator(_told)] = False
     """Whether lines that order nothing are left out."""
-    offset: Annotated[int, Field(ge=0), BeforeValidator(_spelled)] = 0
+    offset: Annotated[int, Field(ge=0, le=FARTHEST), BeforeValidator(_spelled)] = 0
     """Lines to skip."""
     limit: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_spelled)] = 100
     """Lines in the answer at most."""

@@ -112,8 +112,8 @@ def _demand() -> Family:
     return Family(
         task="demand",
         config=config.DemandConfig,
-        fit=lambda window, shop, config, _: fit.fit(
-            window.past, window.known_future, window.as_of, shop.demand_frequency, config, shop.country
+        fit=lambda window, shop, config, device: fit.fit(
+            window.past, window.known_future, window.as_of, shop.demand_frequency, config, shop.country, device.name
         ),
         evaluate=lambda scorer, window, shop, _, split: evaluation.evaluate(
             scorer, window, split, overrides.standing(overrides.folder(shop), window.as_of)

@@ -7,10 +7,29 @@ from pydantic import Field, model_validator
 from features.panels import PanelSettings, StockOuts
 from features.periods import Frequency
 from serving.recipe import Base, QuantilesOf
-from training.config import BoosterConfig, Config, PositiveInt
+from training.config import BoosterConfig, Config, PositiveFloat, PositiveInt
 
 Loss = Literal["tweedie", "mape"]
 Quantile = Annotated[float, Field(gt=0, lt=1)]
+
+
+class NetworkConfig(Config):
+    """A network of quantiles, which stands beside the trees where that pays."""
+
+    n_members: PositiveInt = 3
+    """Networks that learn side by side and are averaged."""
+    width: PositiveInt = 64
+    """Units of each of the two layers."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of units left out at each step."""
+    learning_rate: PositiveFloat = 0.002
+    """Highest step size."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """What weights lose at each step, in step sizes."""
+    batch_size: PositiveInt = 1024
+    """Examples of a step."""
+    n_steps: PositiveInt = 600
+    """Steps, however many examples there are."""
 
 
 class DemandConfig(Config):
@@ -58,6 +77,9 @@ class DemandConfig(Config):
     """Of the mean."""
     shape: BoosterConfig = BoosterConfig(n_trees=60, learning_rate=0.1, num_leaves=8, min_data_in_leaf=100)
     """Of each quantile's multiple of the mean or of the base."""
+    network: NetworkConfig | None = None
+    """A challenger on the same features, kept with the share of the quantiles in which it helps the trees; absent: none
+    is fitted."""
 
     @model_validator(mode="after")
     def _what_is_listed_makes_sense(self) -> Self:

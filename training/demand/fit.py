@@ -4,8 +4,8 @@ Every example is a series at an origin in the past with a step of the horizon; u
 level, or by a simpler forecast of them, and weighted so that errors count in units, or in percent. The last horizons
 before the cut-off are held out first, see ``training.demand.trials``: there the mean's trees stop, and how forecasts
 err there teaches the quantiles, how far they are off, and how the steps hang together. Then the mean is fitted again on
-everything, and so are quantiles that are multiples of the base. Pooled direct forecasts: Makridakis et al., "M5
-accuracy competition", IJF 2022.
+everything, and so are quantiles that are multiples of the base. A network may give a share of the quantiles: as much as
+helps on what was held out. Pooled direct forecasts: Makridakis et al., "M5 accuracy competition", IJF 2022.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,19 +23,24 @@ from features.periods import Frequency
 from serving import stored_panel
 from serving.artifact import Draft, Json
 from serving.paths import Dependence
+from serving.quantile_network import QuantileNetwork
 from serving.recipe import Recipe, in_whole_units, inputs, model_names, moved
 from serving.trees import Trees
 from training.demand.calibration import offsets
+from training.demand.challenge import challenger
 from training.demand.config import DemandConfig
 from training.demand.dependence import HeldOut, dependence
 from training.demand.evaluation import NAME, Judged, rows_of
 from training.demand.learning import examples, mean_boosters, quantile_boosters
-from training.demand.trials import held_out, n_trees, origins, shape, trials
+from training.demand.trials import best_share, held_out, n_trees, origins, shape, trials
 
 
 @dataclass(frozen=True, slots=True)
 class DemandModel:
-    """Fitted trees and the forecast after the cut-off; ``export`` writes what ``serving.demand`` reads."""
+    """Fitted trees and the forecast after the cut-off; ``export`` writes what ``serving.demand`` reads.
+
+    network, share : what gives a share of the quantiles, and which; None where it was not asked for or did not help
+    """
 
     config: DemandConfig
     known: Panel
@@ -43,6 +48,8 @@ class DemandModel:
     offsets: Mapping[str, Floats]
     dependence: Dependence
     metrics: dict[str, float]
+    network: QuantileNetwork | None = None
+    share: float = 0.0
     name: str = NAME
 
     def export(self, draft: Draft) -> None:
@@ -57,6 +64,8 @@ class DemandModel:
         draft.json("series", {**self._series(), "patterns": patterns.tolist()})
         draft.array("dependence", self.dependence.steps)
         draft.array("offsets", np.stack(list(self.offsets.values())))
+        if self.network is not None:
+            self.network.save(draft, "network")
         draft.array("forecast", in_whole_units(self._recipe().units(rows, bases, patterns), self.known))
 
     def golden_requests(self) -> list[Json]:
@@ -75,7 +84,8 @@ class DemandModel:
     def _recipe(self) -> Recipe:
         models = [Trees.from_text(text) for text in self.texts.values()]
         n_means, config = len(self.config.bases), self.config
-        return Recipe(models[:n_means], models[n_means:], config.bases, config.quantiles_of, self.offsets)
+        means, shape = models[:n_means], models[n_means:]
+        return Recipe(means, shape, config.bases, config.quantiles_of, self.offsets, self.network, self.share)
 
     def _series(self) -> dict[str, list[str]]:
         chosen = _forecast_rows(self.known)
@@ -97,6 +107,7 @@ class DemandModel:
             "loss": self.config.loss,
             "carry": self.config.carry,
             "quantiles_of": self.config.quantiles_of,
+            "network_share": self.share,
             "panel": {name: getattr(settings, name) for name in settings.__slots__},
         }
 
@@ -108,18 +119,21 @@ def fit(
     frequency: Frequency,
     config: DemandConfig,
     country: str | None = None,
+    device: str = "cpu",
 ) -> DemandModel:
     """Fit on all whole periods before the cut-off and forecast the ``horizon`` periods after them.
 
     past : what was known at ``as_of``
     known_future : offers planned for the horizon; None: nothing is
     country : whose public holidays move demand, such as "DE-BW"; None: none do
+    device : on which a network is fitted, "cpu" or "cuda"
     Raises UserError when the history is shorter than what is held out and two horizons, or no series has sales enough.
     """
     known = panel(past, as_of, config.panel(frequency, country), known_future)
     _demand_history(known, (config.n_validation + 2) * config.horizon)
-    tried = trials(known, config)
-    told = held_out(known, tried, config)
+    tried = trials(known, config, device)
+    share = best_share(tried, config)
+    told = held_out(known, tried, share)
     taught = examples(known, origins(known, known.n_periods, config), config.bases)
     means = mean_boosters(taught, config, n_trees=n_trees(tried))
     quantiles = shape(tried, config) if config.quantiles_of == "mean" else quantile_boosters(taught, config)
@@ -135,7 +149,10 @@ def fit(
             **_metrics(told, config),
             "n_trees": float(sum(n_trees(tried))),
             "n_series": float(len(_forecast_rows(known))),
+            "network_share": share,
         },
+        challenger(taught, known, config, device) if share else None,
+        share,
     )
 
 

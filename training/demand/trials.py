@@ -5,7 +5,8 @@ time that nobody has seen are what intervals are calibrated to; the quantiles th
 Source: Vovk, "Cross-conformal predictors", Annals of Mathematics and Artificial Intelligence 2015, by blocks of time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import lightgbm
@@ -14,6 +15,7 @@ import numpy as np
 from features.demand_classes import pattern
 from features.panels import Floats, Panel
 from serving.recipe import Recipe, mean_of
+from training.demand.challenge import challenger
 from training.demand.config import DemandConfig
 from training.demand.dependence import HeldOut
 from training.demand.learning import (
@@ -27,35 +29,48 @@ from training.demand.learning import (
 )
 
 MOST_BLOCKS = 4
+SHARES = (0.0, 0.25, 0.5, 0.75)
+"""Of the quantiles that a network may give: never all, for held-out horizons are few."""
 
 
 class Trial(NamedTuple):
-    """The models of what came before a block of held-out horizons, and what they were asked there.
+    """A block of held-out horizons, and what knows nothing of it.
 
-    mean : float32, shape (n,), of the judged examples, over the first base
-    quantiles : of the base, see ``serving.recipe.QuantilesOf``; none where they are of the mean
+    judged : the block's examples
+    mean : float32, shape (n,), of these, over the first base
+    n_trees : that each mean took
+    recipe : of what came before the block; where held-out errors teach the quantiles, those of the other blocks do,
+        if there are any. Its network, if one is asked for, has no share yet.
     """
 
     origins: list[int]
     judged: Examples
-    means: list[lightgbm.Booster]
     mean: Floats
-    quantiles: list[lightgbm.Booster]
+    n_trees: list[int]
+    recipe: Recipe
 
 
-def trials(known: Panel, config: DemandConfig) -> list[Trial]:
+def trials(known: Panel, config: DemandConfig, device: str) -> list[Trial]:
     """One trial per block, the earliest first."""
     held_out = [known.n_periods - config.horizon * k for k in range(config.n_validation, 0, -1)]
     blocks = np.array_split(held_out, min(MOST_BLOCKS, len(held_out)))
-    return [_trial(known, block.tolist(), config) for block in blocks]
+    tried = [_trial(known, block.tolist(), config, device) for block in blocks]
+    return tried if config.quantiles_of == "base" else [_crossed(trial, tried, config) for trial in tried]
 
 
-def _trial(known: Panel, block: list[int], config: DemandConfig) -> Trial:
+def _trial(known: Panel, block: list[int], config: DemandConfig, device: str) -> Trial:
     judged = examples(known, block, config.bases)
     earlier = examples(known, origins(known, block[0], config), config.bases)
     means = mean_boosters(earlier, config, judged)
     quantiles = quantile_boosters(earlier, config) if config.quantiles_of == "base" else []
-    return Trial(block, judged, means, mean_of(means, judged.rows, judged.bases), quantiles)
+    network = challenger(earlier, known, config, device)
+    recipe = Recipe(means, quantiles, config.bases, config.quantiles_of, network=network)
+    return Trial(block, judged, mean_of(means, judged.rows, judged.bases), list(map(n_taken, means)), recipe)
+
+
+def _crossed(trial: Trial, tried: Sequence[Trial], config: DemandConfig) -> Trial:
+    others = [other for other in tried if other is not trial] or [trial]
+    return trial._replace(recipe=replace(trial.recipe, shape=shape(others, config)))
 
 
 def origins(known: Panel, n_periods: int, config: DemandConfig) -> list[int]:
@@ -66,7 +81,7 @@ def origins(known: Panel, n_periods: int, config: DemandConfig) -> list[int]:
 
 def n_trees(tried: Sequence[Trial]) -> list[int]:
     """Trees to fit of each mean: as many as the trials took on average."""
-    return [round(float(np.mean(taken))) for taken in zip(*(map(n_taken, trial.means) for trial in tried), strict=True)]
+    return [round(float(np.mean(taken))) for taken in zip(*(trial.n_trees for trial in tried), strict=True)]
 
 
 def shape(tried: Sequence[Trial], config: DemandConfig) -> list[lightgbm.Booster]:
@@ -75,23 +90,36 @@ def shape(tried: Sequence[Trial], config: DemandConfig) -> list[lightgbm.Booster
     return shape_boosters(judged, mean, config)
 
 
-def held_out(known: Panel, tried: Sequence[Trial], config: DemandConfig) -> HeldOut:
-    """What the trials forecast, with quantiles that know nothing of their block, if there is another one."""
-    parts = [_asked(known, trial.origins, recipe) for trial, recipe in _recipes(tried, config)]
+def best_share(tried: Sequence[Trial], config: DemandConfig) -> float:
+    """The share of the quantiles that the network should give: that of least pinball loss on what was held out."""
+    if config.network is None:
+        return 0.0
+    losses = [sum(_loss(trial, share, config.quantiles) for trial in tried) for share in SHARES]
+    return SHARES[int(np.argmin(losses))]
+
+
+def _loss(trial: Trial, share: float, quantiles: Sequence[float]) -> float:
+    judged = trial.judged
+    return pinball_loss(_shared(trial.recipe, share).of_rows(judged.rows, judged.bases)[:, 1:], judged, quantiles)
+
+
+def pinball_loss(units: Floats, judged: Examples, quantiles: Sequence[float]) -> float:
+    """Summed pinball loss of quantiles [n, n_quantiles], units, each example as much as it was on sale."""
+    levels, short = np.array(quantiles), judged.units[:, None] - units
+    return float(judged.exposure @ np.maximum(levels * short, (levels - 1) * short).mean(axis=1))
+
+
+def _shared(recipe: Recipe, share: float) -> Recipe:
+    return replace(recipe, network=recipe.network if share else None, share=share)
+
+
+def held_out(known: Panel, tried: Sequence[Trial], share: float) -> HeldOut:
+    """What the trials forecast of their blocks, the network with its share."""
+    parts = [_asked(known, origin, _shared(trial.recipe, share)) for trial in tried for origin in trial.origins]
     return HeldOut(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _recipes(tried: Sequence[Trial], config: DemandConfig) -> Iterator[tuple[Trial, Recipe]]:
-    for trial in tried:
-        others = [other for other in tried if other is not trial] or [trial]
-        quantiles = trial.quantiles or shape(others, config)
-        yield trial, Recipe(trial.means, quantiles, config.bases, config.quantiles_of)
-
-
-def _asked(known: Panel, block: Sequence[int], recipe: Recipe) -> HeldOut:
-    parts = []
-    for origin in block:
-        chosen = known.eligible(origin)
-        past, actual = np.split(known.demand[chosen, : origin + known.horizon], [origin], axis=1)
-        parts.append(HeldOut(recipe.forecast(known, origin), actual, np.full(len(actual), origin), pattern(past)))
-    return HeldOut(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+def _asked(known: Panel, origin: int, recipe: Recipe) -> HeldOut:
+    chosen = known.eligible(origin)
+    past, actual = np.split(known.demand[chosen, : origin + known.horizon], [origin], axis=1)
+    return HeldOut(recipe.forecast(known, origin), actual, np.full(len(actual), origin), pattern(past))

@@ -8,12 +8,11 @@ from scipy.optimize import minimize
 
 from serving.calibration import sigmoid
 from serving.regression import Regression
-from serving.scales import Floats, Scales, spread
+from serving.scales import Floats
+from training.scales import fitted_scales
 
 PENALTY = 1.0
 """Weight of the squared coefficients, in examples."""
-LEAST_SPREAD = 1e-9
-"""A smaller standard deviation, beside the mean, is rounding."""
 
 
 def fit(rows: Floats, outcome: NDArray[np.bool_], columns: Sequence[int], n_levels: Sequence[int]) -> Regression:
@@ -36,16 +35,3 @@ def fit(rows: Floats, outcome: NDArray[np.bool_], columns: Sequence[int], n_leve
 
     found = minimize(loss_and_gradient, np.zeros(functions.shape[1]), jac=True, method="L-BFGS-B")
     return Regression(scales, blank.texts, blank.n_levels, found.x)
-
-
-def fitted_scales(rows: Floats, columns: Sequence[int]) -> Scales:
-    """The centre and spread of numbers, a missing one standing at the median."""
-    numbers = rows[:, columns]
-    known = np.isfinite(numbers)
-    fill = np.array(
-        [np.median(each[which]) if which.any() else 0.0 for each, which in zip(numbers.T, known.T, strict=True)]
-    )
-    told = spread(np.where(known, numbers, fill))
-    centre, spreads = told.mean(axis=0), told.std(axis=0)
-    varies = spreads > LEAST_SPREAD * np.maximum(1.0, np.abs(centre))
-    return Scales(np.array(columns, int), fill, centre, np.where(varies, spreads, 1.0))

@@ -1,6 +1,6 @@
 """Fits deep and cross networks, challengers of the trees on the same features."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, dropout, relu
 
 from serving.network import Network, inputs
 from serving.scales import Floats
+from training.members import batches, layer, linear
 from training.propensity.config import NetworkConfig
-from training.propensity.logistic import fitted_scales
+from training.scales import fitted_scales
 from training.schedule import cosine
 
 SEED = 0
@@ -34,19 +35,19 @@ class DeepCross(nn.Module):
         members, width = config.n_members, config.width
         self.embeddings = ParameterList(_embedding(members, n, config.embedding) for n in n_levels)
         n_inputs = n_numbers + sum(embedding.shape[2] for embedding in self.embeddings)
-        self.cross = _layer(members, n_inputs, n_inputs)
-        self.first = _layer(members, n_inputs, width)
-        self.second = _layer(members, width, width)
-        self.head = _layer(members, n_inputs + width, 1)
+        self.cross = layer(members, n_inputs, n_inputs)
+        self.first = layer(members, n_inputs, width)
+        self.second = layer(members, width, width)
+        self.head = layer(members, n_inputs + width, 1)
 
     def forward(self, numbers: Tensor, at: Tensor) -> Tensor:
         """Log-odds of every member, shape (n_members, n); inputs as ``serving.network.inputs`` gives them."""
         told = numbers.expand(len(self.cross[0]), *numbers.shape)
         x = torch.cat([told, *(each[:, places] for each, places in zip(self.embeddings, at.T, strict=True))], dim=2)
-        crossed = x * _linear(self.cross, x) + x
-        deep = self._dropped(relu(_linear(self.first, x)))
-        deep = self._dropped(relu(_linear(self.second, deep)))
-        return _linear(self.head, torch.cat([crossed, deep], dim=2))[..., 0]
+        crossed = x * linear(self.cross, x) + x
+        deep = self._dropped(relu(linear(self.first, x)))
+        deep = self._dropped(relu(linear(self.second, deep)))
+        return linear(self.head, torch.cat([crossed, deep], dim=2))[..., 0]
 
     def _dropped(self, x: Tensor) -> Tensor:
         return dropout(x, self._dropout, self.training)
@@ -72,7 +73,7 @@ def fit(
         network = DeepCross(numbers.shape[1], [n_levels[text] for text in texts], config).to(device)
         optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
         n_steps = min(config.n_epochs * -(-len(rows) // config.batch_size), config.most_steps)
-        for step, batch in zip(range(n_steps), _batches(len(rows), config.batch_size), strict=False):
+        for step, batch in zip(range(n_steps), batches(len(rows), config.batch_size), strict=False):
             optimizer.param_groups[0]["lr"] = config.learning_rate * cosine(step, n_steps)
             chosen = batch.to(device)
             log_odds = network(numbers[chosen], at[chosen])
@@ -82,26 +83,11 @@ def fit(
             optimizer.step()
     arrays = {name: each.detach().cpu().numpy() for name, each in network.named_parameters()}
     embeddings = tuple(arrays[f"embeddings.{number}"] for number in range(len(texts)))
-    layers = ((arrays[f"{layer}.0"], arrays[f"{layer}.1"]) for layer in ("cross", "first", "second", "head"))
+    layers = ((arrays[f"{name}.0"], arrays[f"{name}.1"]) for name in ("cross", "first", "second", "head"))
     return Network(scales, texts, embeddings, *layers)
-
-
-def _batches(n: int, size: int) -> Iterator[Tensor]:
-    while True:
-        yield from torch.randperm(n).split(size)
 
 
 def _embedding(n_members: int, n_levels: int, width: int) -> Parameter:
     """A text that was never met stands at the origin."""
     known = FIRST_SPREAD * torch.randn(n_members, n_levels, min(width, n_levels))
     return Parameter(torch.cat([torch.zeros_like(known[:, :1]), known], dim=1))
-
-
-def _layer(n_members: int, n_inputs: int, n_outputs: int) -> ParameterList:
-    bound = n_inputs**-0.5
-    shapes = (n_members, n_inputs, n_outputs), (n_members, 1, n_outputs)
-    return ParameterList(Parameter((2 * torch.rand(shape) - 1) * bound) for shape in shapes)
-
-
-def _linear(layer: ParameterList, x: Tensor) -> Tensor:
-    return x @ layer[0] + layer[1]

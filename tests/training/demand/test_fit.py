@@ -16,7 +16,7 @@ from features.windows import Window, time_window
 from serving.artifact import Artifact, Draft, replay
 from serving.demand import Forecaster
 from training.config import BoosterConfig, load_config
-from training.demand.config import DemandConfig
+from training.demand.config import DemandConfig, NetworkConfig
 from training.demand.evaluation import LADDER, evaluate, value_added
 from training.demand.fit import DemandModel, fit
 from training.evaluation import Row
@@ -176,6 +176,28 @@ def test_quantiles_learnt_from_every_example_cover_too(window: Window, tmp_path:
     rows = evaluate(Forecaster.load(exported(model, tmp_path / "artifact")), window, "time")
     assert 0.75 < value(rows, "trees", "coverage_90") < 1
     assert value(rows, "trees", "pinball") < 0.8 * value(rows, "mean_4", "pinball")
+
+
+def test_a_network_that_helps_gives_its_share_wherever_forecasts_are_made(window: Window, tmp_path: Path):
+    stumps = BoosterConfig(n_trees=2, learning_rate=0.02, num_leaves=2, min_data_in_leaf=20)
+    weak = CONFIG.model_copy(update={"trees": stumps, "shape": stumps})
+    config = weak.model_copy(update={"network": NetworkConfig(n_members=1, n_steps=200, batch_size=256)})
+    model, trees = fitted(window, config), fitted(window, weak)
+    artifact = exported(model, tmp_path / "artifact")
+    assert 0 < artifact.json("forecast")["network_share"] == model.share == model.metrics["network_share"] <= 1
+    forecaster = Forecaster.load(artifact)
+    replay(artifact, forecaster)
+    known = forecaster.panel(window.past, window.as_of, window.known_future)
+    np.testing.assert_array_equal(forecaster.forecast(known), artifact.array("forecast"))
+    alone = evaluate(Forecaster.load(exported(trees, tmp_path / "trees")), window, "time")
+    assert value(evaluate(forecaster, window, "time"), "trees", "pinball") < value(alone, "trees", "pinball")
+
+
+def test_a_network_that_does_not_help_is_not_in_the_artifact(window: Window, tmp_path: Path):
+    blind = NetworkConfig(n_members=1, n_steps=1)
+    artifact = exported(fitted(window, CONFIG.model_copy(update={"network": blind})), tmp_path / "artifact")
+    assert artifact.json("forecast")["network_share"] == 0
+    assert not list(artifact.folder.glob("network.*"))
 
 
 def test_the_answer_says_what_was_exported(artifact: Artifact):

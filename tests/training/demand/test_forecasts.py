@@ -46,7 +46,14 @@ def test_the_stored_forecast_is_what_the_service_answers(tmp_path: Path):
     draft.array("forecast", VALUES)
     draft.json("series", {"item_ids": ["a", "a", "b"], "location_ids": ["north", "south", ""]})
     panel = {"frequency": "week", "horizon": 2, "min_periods": 4, "covariates": []}
-    about = {"cutoff": DATES[0], "dates": DATES, "quantiles": QUANTILES, "bases": ["level"], "carry": 0.1, "panel": panel}
+    about = {
+        "cutoff": DATES[0],
+        "dates": DATES,
+        "quantiles": QUANTILES,
+        "bases": ["level"],
+        "carry": 0.1,
+        "panel": panel,
+    }
     draft.json("forecast", about)
     forecaster = Forecaster.load(Artifact(draft.folder))
     asked = {"item_ids": [], "location_id": None, "horizon": None, "offset": 0, "limit": 100, "explain": False}
