@@ -1,7 +1,9 @@
 """Judges forecasts on a window's truth, beside simple rules: points, quantiles, coverage and whole-horizon totals."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -112,7 +114,18 @@ def rows_of(
         ).sum(axis=1)
         for k in range(len(quantiles) // 2)
     }
-    return [*ratios, *ratio_rows(inside, weights, split, segment)]
+    covered = ratio_rows(inside, weights, split, segment)
+    return [*ratios, *covered, coverage_error(covered, quantiles)]
+
+
+def coverage_error(covered: Sequence[Row], quantiles: Sequence[float]) -> Row:
+    """How far coverage is from what intervals promise, in shares, their mean; resampling would shift it.
+
+    covered : a row per interval, the widest first
+    """
+    promised = (quantiles[-1 - k] - quantiles[k] for k in range(len(covered)))
+    error = fmean(abs(row.value - share) for row, share in zip(covered, promised, strict=True))
+    return replace(covered[0], metric="coverage_error", value=error, low=None, high=None)
 
 
 def pinball(units: Floats, actual: Floats, quantile: float) -> Floats:
