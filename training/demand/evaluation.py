@@ -115,17 +115,34 @@ def rows_of(
         for k in range(len(quantiles) // 2)
     }
     covered = ratio_rows(inside, weights, split, segment)
-    return [*ratios, *covered, coverage_error(covered, quantiles)]
+    off = coverage_error(judged.quantiles, actual, quantiles)
+    return [*ratios, *covered, replace(covered[0], metric="coverage_error", value=off, low=None, high=None)]
 
 
-def coverage_error(covered: Sequence[Row], quantiles: Sequence[float]) -> Row:
-    """How far coverage is from what intervals promise, in shares, their mean; resampling would shift it.
+def coverage_error(units: Floats, actual: Floats, quantiles: Sequence[float]) -> float:
+    """How far the intervals' shares of what came are from what they promise, in shares, the mean over the intervals.
 
-    covered : a row per interval, the widest first
+    Demand in whole units often equals an interval's end, so that the right interval holds more than it promises with
+    its ends and less without them: only a promise beyond both is in error, by its distance from the nearer.
+
+    units : float32, shape (S, H, Q), ascending over Q
+    actual : float32, shape (S, H), NaN where not known
+    Returns a share; NaN where nothing is known.
+
+    >>> tossed, ends = np.float32([[0, 1, 0, 1]]), np.tile(np.float32([0, 0, 1]), (1, 4, 1))
+    >>> coverage_error(ends, tossed, (0.1, 0.5, 0.9)), coverage_error(ends + 0.5, tossed, (0.2, 0.5, 0.95))
+    (0.0, 0.25)
     """
-    promised = (quantiles[-1 - k] - quantiles[k] for k in range(len(covered)))
-    error = fmean(abs(row.value - share) for row, share in zip(covered, promised, strict=True))
-    return replace(covered[0], metric="coverage_error", value=error, low=None, high=None)
+    known = ~np.isnan(actual)
+    if not known.any():
+        return float("nan")
+    errors = []
+    for k in range(len(quantiles) // 2):
+        low, high, came = units[:, :, k][known], units[:, :, -1 - k][known], actual[known]
+        least, most = ((low < came) & (came < high)).mean(), ((low <= came) & (came <= high)).mean()
+        promised = quantiles[-1 - k] - quantiles[k]
+        errors.append(max(least - promised, promised - most, 0.0))
+    return fmean(errors)
 
 
 def pinball(units: Floats, actual: Floats, quantile: float) -> Floats:

@@ -111,12 +111,6 @@ def test_its_bias_is_small_and_its_quantiles_cover(rows: list[Row]):
     assert 0.8 < value(rows, "trees", "coverage_90") <= 1
 
 
-def test_coverage_error_is_the_mean_distance_from_what_intervals_promise(rows: list[Row]):
-    promised = {90: 0.9, 80: 0.8, 50: 0.5, 20: 0.2}
-    errors = [abs(value(rows, "trees", f"coverage_{percent}") - share) for percent, share in promised.items()]
-    assert value(rows, "trees", "coverage_error") == pytest.approx(np.mean(errors))
-
-
 def test_without_offers_it_still_forecasts(shop: Engine):
     bare = time_window(shop.bind(offers=empty(contract.OFFERS)), AS_OF, END)
     assert np.isfinite(fitted(bare).metrics["validation_wape"])
