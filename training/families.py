@@ -3,9 +3,12 @@
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from math import isfinite
 from typing import Any, Protocol
 
 from features import overrides
+from features.engine import Engine
 from features.errors import UserError
 from features.periods import Span
 from features.shops import Shop
@@ -36,6 +39,28 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Guard:
+    """A measure in which a candidate may be worse than the champion by a tolerance at most.
+
+    tolerance : in the measure's own unit; ``relative``: in shares of the champion's
+    """
+
+    metric: str
+    tolerance: float
+    relative: bool = False
+    higher_is_better: bool = False
+
+    def allows(self, candidate: float, champion: float) -> bool:
+        """Whether a candidate's value will do beside the champion's; never where one of them is no number.
+
+        >>> Guard("cost", 0.01, relative=True).allows(203.0, 200.0), Guard("cost", 4.0).allows(203.0, 200.0)
+        (False, True)
+        """
+        loss = champion - candidate if self.higher_is_better else candidate - champion
+        return isfinite(loss) and loss <= self.tolerance * (abs(champion) if self.relative else 1)
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """One task's functions.
 
@@ -45,6 +70,7 @@ class Family:
     judged_by : keys of the configuration that say what is predicted and for whom, not how
     gate : metric by which a candidate is compared with the champion
     higher_is_better : direction of the gate
+    guards : further measures in which a candidate must hold its own
     """
 
     task: Task
@@ -55,6 +81,9 @@ class Family:
     judged_by: tuple[str, ...]
     gate: str
     higher_is_better: bool
+    guards: tuple[Guard, ...] = ()
+    at_gate: Callable[[Engine, Shop, Any, datetime], list[Row]] = lambda *_: []
+    """(engine, shop, config, until) -> rows of guards that no backtest gives, none where they play no part."""
     recipe: Callable[[Json, Json], Json] = operator.or_
     """A version's configuration and another's question -> the configuration with which it answers that."""
     absent: Callable[[Any], Mapping[str, str]] = lambda _: {}
@@ -107,7 +136,7 @@ def _propensity() -> Family:
 
 
 def _demand() -> Family:
-    from training.demand import config, evaluation, fit
+    from training.demand import config, evaluation, fit, gate
 
     return Family(
         task="demand",
@@ -122,6 +151,8 @@ def _demand() -> Family:
         judged_by=("horizon", "quantiles", "min_periods", "by_location"),
         gate="pinball",
         higher_is_better=False,
+        guards=(Guard("coverage_error", 0.01), Guard("cost", 0.01, relative=True)),
+        at_gate=gate.cost_rows,
     )
 
 

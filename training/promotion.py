@@ -1,5 +1,6 @@
-"""Which version serves: a candidate must not be worse than the champion on the same windows."""
+"""Which version serves: a candidate must not be worse than the champion on the same windows, in no measure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import isfinite
@@ -11,17 +12,17 @@ from features.shops import Shop
 from serving import models
 from serving.artifact import Artifact, ArtifactError, Json
 from training import pipeline, tracking
-from training.config import TASKS, Task
+from training.config import TASKS, Config, Task
 from training.device import Device
-from training.evaluation import Row, headline, recorded
-from training.families import Family, family
+from training.evaluation import Row, averaged, headline, recorded
+from training.families import Family, Guard, family
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Whether a candidate now serves, with the measures that decided it.
 
-    rows : the gate's metric for candidate and champion on the same windows; only the candidate's without a champion
+    rows : the measures of candidate and champion on the same windows; only the candidate's without a champion
     """
 
     task: Task
@@ -36,7 +37,8 @@ def promote(shop: Shop, of: Family, device: Device, version: str | None = None) 
     """Compare a version (absent: the newest) with the champion and let it serve unless it is worse.
 
     Both are judged by their configurations' backtests on the same windows of the same data, answering the candidate's
-    question; a backtest that was made otherwise is run again. Raises UserError when there is nothing to promote.
+    question; a backtest that was made otherwise is run again. A measure that only one of them has, such as one that was
+    not recorded yet, plays no part. Raises UserError when there is nothing to promote.
     """
     candidate = version or _newest(shop, of.task)
     artifact = tracking.artifact_of(shop, of.task, candidate)
@@ -53,14 +55,18 @@ def promote(shop: Shop, of: Family, device: Device, version: str | None = None) 
 
 
 def _compared(shop: Shop, of: Family, device: Device, candidate: str, champion: str) -> Decision:
-    question = _question(of, tracking.artifact_of(shop, of.task, candidate))
-    rows = [
-        replace(row, model=f"{role} {version}")
-        for role, version in (("candidate", candidate), ("champion", champion))
-        for row in _rows_on(shop, of, device, tracking.artifact_of(shop, of.task, version), question)
-    ]
-    promoted, reason = _judged(of, rows)
-    return Decision(of.task, candidate, champion, promoted, reason, rows)
+    versions = {f"candidate {candidate}": candidate, f"champion {champion}": champion}
+    artifacts = {role: tracking.artifact_of(shop, of.task, version) for role, version in versions.items()}
+    question = _question(of, artifacts[f"candidate {candidate}"])
+    measured = {role: _rows_on(shop, of, device, artifact, question) for role, artifact in artifacts.items()}
+    try:
+        further = {role: _rows_at_gate(shop, of, artifact, question) for role, artifact in artifacts.items()}
+        untold = ""
+    except UserError as error:
+        further, untold = {}, f"; not compared: {error}"
+    rows = [replace(row, model=role) for role in versions for row in (*measured[role], *further.get(role, ()))]
+    promoted, reason = judged(of, *(averaged(rows, role) for role in versions))
+    return Decision(of.task, candidate, champion, promoted, reason + untold, rows)
 
 
 def rollback(shop: Shop, task: Task) -> tuple[str, str]:
@@ -106,7 +112,8 @@ def _gate_rows(of: Family, artifact: Artifact) -> list[Row]:
 
 
 def _of_gate(of: Family, artifact: Artifact, rows: list[Row]) -> list[Row]:
-    return [row for row in headline(rows) if row.metric == of.gate and row.model == artifact.manifest["model"]]
+    measures = (of.gate, *(guard.metric for guard in of.guards))
+    return [row for row in headline(rows) if row.metric in measures and row.model == artifact.manifest["model"]]
 
 
 def _question(of: Family, artifact: Artifact) -> Json:
@@ -121,25 +128,50 @@ def _question(of: Family, artifact: Artifact) -> Json:
 
 
 def _rows_on(shop: Shop, of: Family, device: Device, artifact: Artifact, question: Json) -> list[Row]:
-    """A version's gate metric for the question: as recorded, or by running its recipe again."""
+    """A version's measures for the question: as recorded, or by running its recipe again."""
     lake = Lake(shop)
     if _question(of, artifact) == question and lake.fingerprint() == question["fingerprint"]:
         return _gate_rows(of, artifact)
-    recipe = of.recipe(artifact.manifest["config"], {key: question[key] for key in of.judged_by})
-    config, until = of.config.model_validate(recipe), datetime.fromisoformat(question["until"])
+    config, until = _asked(of, artifact, question)
     rows = pipeline.backtest(lake.engine(), shop, of, config, device, until, question["n_windows"])
     return _of_gate(of, artifact, rows)
 
 
-def _judged(of: Family, rows: list[Row]) -> tuple[bool, str]:
-    half = len(rows) // 2
-    candidate = sum(row.value for row in rows[:half]) / half
-    champion = sum(row.value for row in rows[half:]) / half
+def _rows_at_gate(shop: Shop, of: Family, artifact: Artifact, question: Json) -> list[Row]:
+    return of.at_gate(Lake(shop).engine(), shop, *_asked(of, artifact, question))
+
+
+def _asked(of: Family, artifact: Artifact, question: Json) -> tuple[Config, datetime]:
+    """The configuration with which a version answers the question, and the first instant that it may not know."""
+    recipe = of.recipe(artifact.manifest["config"], {key: question[key] for key in of.judged_by})
+    return of.config.model_validate(recipe), datetime.fromisoformat(question["until"])
+
+
+def judged(of: Family, candidate: Mapping[str, float], champion: Mapping[str, float]) -> tuple[bool, str]:
+    """Whether a candidate may serve by its measures, and the sentence: which decided, or which it failed in.
+
+    candidate, champion : each measure's mean over the windows; the gate, and of the guards those that both have
+    """
+    gate = Guard(of.gate, 0.0, higher_is_better=of.higher_is_better)
+    decisive = [gate, *(guard for guard in of.guards if guard.metric in candidate and guard.metric in champion)]
+    pairs = [(guard, candidate[guard.metric], champion[guard.metric]) for guard in decisive]
+    failed = [pair for pair in pairs if not pair[0].allows(*pair[1:])]
+    return not failed, ", ".join(_sentence(*pair) for pair in failed or pairs)
+
+
+def _sentence(guard: Guard, candidate: float, champion: float) -> str:
     if not (isfinite(candidate) and isfinite(champion)):
-        return False, f"{of.gate} cannot be compared: {candidate} against the champion's {champion}"
-    worse = candidate < champion if of.higher_is_better else candidate > champion
+        return f"{guard.metric} cannot be compared: {candidate} against the champion's {champion}"
+    worse = candidate < champion if guard.higher_is_better else candidate > champion
     sign = "worse than" if worse else "equal to" if candidate == champion else "better than"
-    return not worse, f"{of.gate} {candidate:.5f} is {sign} the champion's {champion:.5f}"
+    within = "no more" if guard.allows(candidate, champion) else "more"
+    tolerance = f"{guard.tolerance:.0%}" if guard.relative else f"{guard.tolerance:g}"
+    by = f" by {within} than {tolerance}" if worse and guard.tolerance else ""
+    return f"{guard.metric} {_number(candidate)} is {sign} the champion's {_number(champion)}{by}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.5f}" if abs(value) < 100 else f"{value:,.2f}"
 
 
 def _let_serve(shop: Shop, task: Task, version: str, artifact: Artifact) -> None:

@@ -99,9 +99,10 @@ def tune(
         storage=f"sqlite:///{folder / 'tuning.db'}",
         load_if_exists=True,
         direction="maximize" if search.higher_is_better else "minimize",
-        sampler=optuna.samplers.TPESampler(seed=0, multivariate=True),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
     )
+    # A later run that began with the same seed would try what the first one tried.
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), multivariate=True)
     base = path.parent / search.config
     if not study.trials:
         study.enqueue_trial(_as_it_stands(load_config(family.config, family.task, base), search))

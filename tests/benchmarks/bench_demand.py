@@ -1,15 +1,19 @@
 """Demand on public data: stock-outs, slow sellers, prices and promotions, hierarchies, a shop whose truth is known.
 
-    python tests/benchmarks/bench_demand.py --only freshretail [carparts frat aus_retail seeded]
+    python tests/benchmarks/bench_demand.py --only freshretail [carparts carparts_cost frat aus_retail seeded]
 
 The shops must have been ingested (`shopkeeper ingest --shop NAME`; the seeded one after `python -m features.seeded
 --events 2000000 --seed 3`). Every forecast is computed by the exported artifact; the truth is in no fit.
 
 ``freshretail``: three weeks, on days on which an item was on sale all the time, stock-outs left out and ignored;
 discounts and activities of the week ahead are not known there, so none are read.
-``carparts``: the last six months. ``frat``: eight windows of four weeks, with prices and promotions known ahead and
-without. ``aus_retail``: the last year, the sums of the parts' forecasts beside forecasts of the sums. ``seeded``: mean
-forecasts over the true expected demand, refunds taken off.
+``carparts``: the last six months. ``carparts_cost``: what orders would have cost in the last four times six months, on
+terms that are ours, for the data have none: an order is placed every month and arrives a month later, a unit left at a
+month's end costs 1, a unit of demand that is not served is lost and costs 9 or 99. Every method's quantiles become
+paths by the same dependence, and orders by the same policy, from the same opening stock. ``frat``: eight windows of
+four weeks, with prices and promotions known ahead, against the same model that never saw an offer. ``aus_retail``: the
+last year, the sums of the parts' forecasts beside forecasts of the sums. ``seeded``: mean forecasts over the true
+expected demand, refunds taken off.
 
 The last line is one JSON object.
 """
@@ -35,18 +39,21 @@ from features import contract
 from features.engine import Engine, empty
 from features.home import home
 from features.lake import Lake
-from features.panels import outcome
+from features.panels import Panel, outcome
 from features.periods import Span
 from features.seeded.trade import REFUND_SHARE
 from features.shops import load_shop
-from features.windows import Window, time_window
+from features.windows import Window, before, rolling, time_window
 from serving.artifact import Artifact, Draft
 from serving.demand import Forecaster
+from serving.paths import paths
+from serving.supply import Supply
 from training.config import CONFIG_FOLDER, load_config
 from training.demand.config import DemandConfig
-from training.demand.evaluation import evaluate
+from training.demand.evaluation import baselines, evaluate
 from training.demand.fit import fit
 from training.evaluation import Row
+from training.simulation import Policy, clairvoyant, moving_average, path_policy, simulate, steady_state
 
 Keys = list[tuple[str, str]]
 
@@ -144,6 +151,70 @@ def carparts() -> dict[str, float]:
     return say("carparts", [rows], models, ("pinball",))
 
 
+SHORTAGE_COSTS = (9.0, 99.0)
+"""Over a holding cost of 1: critical fractiles of .9 and .99."""
+N_COST_WINDOWS, N_COST_MONTHS, N_COST_PATHS, WARM_UP_MONTHS = 4, 6, 500, 12
+COVER = 2
+"""Months that an order must last: the lead time and the review."""
+
+
+def carparts_cost() -> dict[str, float]:
+    lake, config, found = Lake(load_shop("carparts")), configuration("carparts"), {}
+    for window in rolling(lake.engine(), lake.end(), Span(N_COST_MONTHS, "month"), N_COST_WINDOWS):
+        with TemporaryDirectory() as folder:
+            forecaster = fitted(window, config, "carparts", folder)
+            whole = forecaster.panel(window.truth, window.end, None)
+            keys, ahead = monthly_paths(lake.engine(), window, forecaster)
+        for shortage_cost in SHORTAGE_COSTS:
+            costs = simulated(whole, keys, ahead, shortage_cost, forecaster.carry)
+            title = f"{window.name} shortage {shortage_cost:g}"
+            print(f"carparts {title:24}" + "  ".join(f"{name} {cost:,.0f}" for name, cost in costs.items()), flush=True)
+            found |= {f"{title} {name}": cost for name, cost in costs.items()}
+    return found
+
+
+def monthly_paths(engine: Engine, window: Window, forecaster: Forecaster) -> tuple[Keys, dict[str, list[np.ndarray]]]:
+    """The series forecast at the window's start, and of each method each month's paths, float32 [S, N, COVER]."""
+    keys, ahead, as_of = None, {}, window.as_of
+    for month in range(N_COST_MONTHS):
+        known = forecaster.panel(before(engine, as_of), as_of, None)
+        covered = [key for key, is_in in zip(keys_of(known), known.eligible(known.n_periods), strict=True) if is_in]
+        keys = keys or covered
+        at = {key: row for row, key in enumerate(covered)}
+        rows = [at[key] for key in keys]
+        scores = forecaster.dependence.scores(len(keys), N_COST_PATHS, seed=month)[:, :, :COVER]
+        methods = {"trees": forecaster.forecast(known)[:, :, 1:]}
+        methods |= {name: judged.quantiles for name, judged in baselines(known, forecaster.quantiles).items()}
+        for name, quantiles in methods.items():
+            ahead.setdefault(name, []).append(paths(quantiles[rows, :COVER], forecaster.quantiles, scores))
+        as_of = Span(1, "month").after(as_of)
+    return keys, ahead
+
+
+def keys_of(known: Panel) -> Keys:
+    return list(zip(known.item_ids, known.location_ids, strict=True))
+
+
+def simulated(
+    whole: Panel, keys: Keys, ahead: dict[str, list[np.ndarray]], shortage_cost: float, carry: float
+) -> dict[str, float]:
+    """Money over the window by each method's orders, by the moving average that came before, and by foresight."""
+    at = {key: row for row, key in enumerate(keys_of(whole))}
+    rows, start = [at[key] for key in keys], whole.n_periods - N_COST_MONTHS
+    sales, in_stock = np.nan_to_num(whole.sold[rows]).astype(np.float64), whole.exposure[rows] > 0
+    season = np.arange(whole.n_periods + COVER) % 12
+    supply = Supply.from_days(1, np.ones(len(rows)), holding_cost=1.0, shortage_cost=shortage_cost)
+
+    def average(first: int) -> Policy:
+        return moving_average(sales, in_stock, season, first, cover=COVER)
+
+    first = start - WARM_UP_MONTHS
+    opening, demand = steady_state(sales[:, first:start], supply, average(first)), sales[:, start:]
+    policies = {name: path_policy(of_month.__getitem__, supply, carry) for name, of_month in ahead.items()}
+    policies |= {"moving_average": average(start), "clairvoyant": clairvoyant(demand, opening, supply)}
+    return {name: float(simulate(demand, opening, supply, policy).cost.sum()) for name, policy in policies.items()}
+
+
 def frat() -> dict[str, float]:
     lake, config = Lake(load_shop("frat")), configuration("frat")
     plain = lake.engine().bind(offers=empty(contract.OFFERS))
@@ -151,8 +222,10 @@ def frat() -> dict[str, float]:
     for title, engine in (("known", lake.engine()), ("without offers", plain)):
         days = [f"{span.after(end, -back):%Y-%m-%d}" for back in range(8, 0, -1)]
         windows = [judged(window_at(engine, day, config, "week"), config, "frat")[0] for day in days]
-        numbers = say(f"frat {title}", windows, ("trees", "seasonal_naive"), ("wape", "bias", "pinball"))
-        found |= {f"{title} {name}": number for name, number in numbers.items()}
+        parts = {f"{title} {day}": [rows] for day, rows in zip(days, windows, strict=True)}
+        for part, rows in {**parts, title: windows}.items():
+            numbers = say(f"frat {part}", rows, ("trees", "seasonal_naive"), ("wape", "bias", "pinball"))
+            found |= {f"{part} {name}": number for name, number in numbers.items()}
         if title == "known":
             found |= coverage("frat", windows)
     return found
@@ -240,6 +313,7 @@ def seeded() -> dict[str, float]:
 BENCHMARKS = {
     "freshretail": freshretail,
     "carparts": carparts,
+    "carparts_cost": carparts_cost,
     "frat": frat,
     "aus_retail": aus_retail,
     "seeded": seeded,

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from features.errors import UserError
+from features.lake import Lake
 from features.shops import Shop
 from training import pipeline, tuning
 from training.config import load_config, to_toml
 from training.device import choose
-from training.evaluation import Row
+from training.evaluation import Row, averaged
 from training.families import family
 
 SEARCH = """
@@ -49,9 +50,10 @@ class Named:
     name = "2020-01-01"
 
 
-def run(shop: Shop, path: Path, n_trials: int) -> dict:
+def run(shop: Shop, path: Path, n_trials: int, n_windows: int = 1) -> dict:
     found, place = tuning.load_search("recommend", path)
-    return tuning.tune(shop, family("recommend"), found, place, [Named()], "time", choose("cpu"), n_trials)
+    windows = [Named()] * n_windows
+    return tuning.tune(shop, family("recommend"), found, place, windows, "time", choose("cpu"), n_trials)
 
 
 def test_the_configuration_as_it_stands_is_trial_0(shop: Shop, search: Path, judged: list) -> None:
@@ -64,7 +66,38 @@ def test_a_later_run_goes_on(shop: Shop, search: Path, judged: list) -> None:
     n_before = len(judged)
     better = run(shop, search, 10)
     assert len(judged) == n_before + 10
+    assert len({config.events.view for config in judged}) == len(judged)
     assert abs(better["events.view"] - 0.8) <= abs(best["events.view"] - 0.8) < 0.3
+
+
+def test_trials_without_hope_end_with_their_first_window(shop: Shop, search: Path, judged: list) -> None:
+    (search.parent / "hope.search.toml").write_text(SEARCH)
+    run(shop, search.with_name("hope.search.toml"), 15, n_windows=2)
+    assert 15 + 5 < len(judged) < 2 * 15
+
+
+def test_demand_is_searched_on_windows_before_the_one_that_judges(shop: Shop, tmp_path: Path) -> None:
+    of, lake = family("demand"), Lake(shop)
+    base = "horizon = 7\nmin_periods = 14\nn_origins = 2\n[trees]\nn_trees = 5\n[shape]\nn_trees = 3\n"
+    space = (
+        '[space]\n"trees.num_leaves" = { low = 3, high = 31 }\n"tweedie_variance_power" = { choices = [1.2, 1.5] }\n'
+    )
+    (tmp_path / "base.toml").write_text(base)
+    path = tmp_path / "demand.search.toml"
+    path.write_text(f'config = "base.toml"\nmetric = "pinball"\nmodel = "trees"\nhigher_is_better = false\n{space}')
+    search, _ = tuning.load_search("demand", path)
+    config = load_config(of.config, of.task, tmp_path / "base.toml")
+    windows = pipeline.tuning_windows(lake.engine(), shop, of, config, lake.end(), "time", 2)
+    (judging,) = pipeline.windows(lake.engine(), shop, of, config, lake.end(), "time", 1)
+    assert windows[-1].end == judging.as_of
+    told: list[tuple[float, dict]] = []
+    tell = lambda _, value, values: told.append((value, values))  # noqa: E731
+    best = tuning.tune(shop, of, search, path, windows, "time", choose("cpu"), 3, tell)
+    (as_it_stands, first), *_ = told
+    assert first == {"trees.num_leaves": config.trees.num_leaves, "tweedie_variance_power": 1.5}
+    rows = pipeline.evaluate(shop, of, config, choose("cpu"), windows, "time")
+    assert as_it_stands == pytest.approx(averaged(rows, "trees")["pinball"])
+    assert best == min(told, key=lambda each: each[0])[1]
 
 
 def test_what_was_found_is_a_configuration(shop: Shop, search: Path, judged: list, tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ model, and the planner's overrides where there were any. Source: Gilliland, "The
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -179,7 +181,35 @@ def rows_of(
         ).sum(axis=1)
         for k in range(len(quantiles) // 2)
     }
-    return [*ratios, *ratio_rows(inside, weights, split, segment)]
+    covered = ratio_rows(inside, weights, split, segment)
+    off = coverage_error(judged.quantiles, actual, quantiles)
+    return [*ratios, *covered, replace(covered[0], metric="coverage_error", value=off, low=None, high=None)]
+
+
+def coverage_error(units: Floats, actual: Floats, quantiles: Sequence[float]) -> float:
+    """How far the intervals' shares of what came are from what they promise, in shares, the mean over the intervals.
+
+    Demand in whole units often equals an interval's end, so that the right interval holds more than it promises with
+    its ends and less without them: only a promise beyond both is in error, by its distance from the nearer.
+
+    units : float32, shape (S, H, Q), ascending over Q
+    actual : float32, shape (S, H), NaN where not known
+    Returns a share; NaN where nothing is known.
+
+    >>> tossed, ends = np.float32([[0, 1, 0, 1]]), np.tile(np.float32([0, 0, 1]), (1, 4, 1))
+    >>> coverage_error(ends, tossed, (0.1, 0.5, 0.9)), coverage_error(ends + 0.5, tossed, (0.2, 0.5, 0.95))
+    (0.0, 0.25)
+    """
+    known = ~np.isnan(actual)
+    if not known.any():
+        return float("nan")
+    errors = []
+    for k in range(len(quantiles) // 2):
+        low, high, came = units[:, :, k][known], units[:, :, -1 - k][known], actual[known]
+        least, most = ((low < came) & (came < high)).mean(), ((low <= came) & (came <= high)).mean()
+        promised = quantiles[-1 - k] - quantiles[k]
+        errors.append(max(least - promised, promised - most, 0.0))
+    return fmean(errors)
 
 
 def _errors_of(point: Floats, actual: Floats) -> dict[str, Floats]:
