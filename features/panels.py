@@ -181,18 +181,20 @@ group by 1, 2
 """
 
 
-def outcome(truth: Engine, end: datetime, of: Panel) -> tuple[Floats, Floats]:
-    """What a window's truth sold of a panel's series in the panel's horizon, and their exposure there.
+def outcome(truth: Engine, end: datetime, of: Panel, keys: Keys | None = None) -> tuple[Floats, Floats]:
+    """What a window's truth sold of series in a panel's horizon, and their exposure there.
 
     end : first instant that the truth does not hold, UTC
+    keys : the series' items and locations; absent: those of the panel
     Returns two float32, shape (S, H): units >= 0, 0 where none was sold; share of the period on sale.
     """
-    keys = {"series_idx": range(len(of.item_ids)), "item_id": of.item_ids, "location_id": of.location_ids}
-    series = pa.table({name: list(column) for name, column in keys.items()})
+    keys = list(zip(of.item_ids, of.location_ids, strict=True)) if keys is None else keys
+    columns = {"item_id": [item for item, _ in keys], "location_id": [place for _, place in keys]}
+    series = pa.table({"series_idx": range(len(keys)), **columns})
     found = truth.bind(series=series).select(_SOLD, as_of=end, frequency=of.frequency, together=_together(series))
     first = int(number(of.dates[of.n_periods], of.frequency))
     ahead = range(first, first + of.horizon)
-    units = _placed(found, "quantity", len(of.item_ids), ahead, np.float32(0))
+    units = _placed(found, "quantity", len(keys), ahead, np.float32(0))
     return np.maximum(units, 0), _exposure(truth, series, end, of.frequency, ahead)
 
 

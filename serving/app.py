@@ -101,7 +101,7 @@ def forecasts(call: Call[schema.ForecastQuery]) -> Response:
     query = call.asked.model_dump()
     answer = model.scorer.answer({"item_ids": query.pop("item_id"), **query})
     if _prefers_csv(call.accept):
-        columns = ("item_id", "location_id", "date", "mean")
+        columns = ("item_id", "location_id", "date", "tier", "mean")
         return _csv(answer["forecasts"], columns, total=answer["total"], cutoff=answer["cutoff"], version=model.version)
     return _json({**answer, "model_version": model.version})
 

@@ -1,13 +1,14 @@
 """Answers how much will be bought: forecasts computed at export, and the trees that compute them again from a panel.
 
 ``forecast.npy``        float32 [n_series, horizon, 1 + n_quantiles], units: the mean, then the quantiles
-``series.json``         item_ids, location_ids and patterns, one each per series; location "" is all together
+``series.json``         item_ids and location_ids, one each per series, location "" is all together; patterns, one per
+                        series that the trees tell: the others, which come after these, are newcomers
 ``forecast.json``       cutoff and dates, the settings of the panel, the quantiles, the bases, the loss
 ``dependence.npy``      float64 [horizon, horizon]: see ``serving.paths.Dependence``
 ``offsets.npy``         float32 [n_patterns, horizon, n_quantiles]: see ``serving.recipe.moved``
 ``features.json``       names of the features in the order in which the trees read them
-``rows.npy``            float32 [n_series, horizon, n_features], the features at the cut-off
-``bases.npy``           float32 [n_series, horizon, n_bases], units, what the means are multiples of
+``rows.npy``            float32 [n_told, horizon, n_features], the features at the cut-off
+``bases.npy``           float32 [n_told, horizon, n_bases], units, what the means are multiples of
 ``panel.json`` ...      the panel of which they are, see ``serving.stored_panel``
 ``mean_BASE.txt``       one LightGBM model per base, ``quantile_0.05.txt`` ... one per quantile: see ``Recipe``
 ``network.*.npy``       where it has a share of the quantiles: see ``serving.quantile_network``
@@ -25,15 +26,19 @@ from features.demand import offered_features
 from features.demand_classes import Classes
 from features.engine import Engine
 from features.errors import UserError
-from features.panels import Floats, Panel, PanelSettings, panel
+from features.newcomers import launches
+from features.panels import Floats, Keys, Panel, PanelSettings, panel
 from serving import explain, stored_panel
 from serving.artifact import Artifact, ArtifactError, Json
+from serving.newcomers import newcomers
 from serving.paths import Dependence, paths
 from serving.quantile_network import QuantileNetwork
 from serving.recipe import LEAST_MEAN, Base, Recipe, base_of, in_whole_units, inputs, model_names
 from serving.trees import Trees
 from serving.what_if import Change, concerned, laid_over, refuse_impossible
 
+TREES, NEWCOMERS = "trees", "newcomers"
+"""What tells a series: its past, by trees; or what its like sold when it was new."""
 MOST_CHANGED_ROWS = 20_000
 """Series times periods that one what-if answers."""
 
@@ -62,6 +67,7 @@ class Forecaster:
         self.values: Floats = artifact.array("forecast")
         self.item_ids: list[str] = series["item_ids"]
         self.location_ids: list[str] = series["location_ids"]
+        self._patterns: Classes = np.array(series["patterns"], str)
         self.cutoff: str = about["cutoff"]
         self.dates: list[str] = about["dates"]
         self.quantiles: list[float] = about["quantiles"]
@@ -97,8 +103,10 @@ class Forecaster:
         page = range(n_rows)[request["offset"] : request["offset"] + request["limit"]]
         cells = [(chosen[row // horizon], row % horizon) for row in page]
         forecasts = [{**self._key(*cell), **self._named(self.values[cell])} for cell in cells]
-        if request["explain"] and cells:
-            forecasts = [row | why for row, why in zip(forecasts, self._explained(cells), strict=True)]
+        if request["explain"]:
+            told = [place for place, (series, _) in enumerate(cells) if self._is_told(series)]
+            for place, why in zip(told, self._explained([cells[place] for place in told]), strict=True):
+                forecasts[place] |= why
         return {
             "cutoff": self.cutoff,
             "total": n_rows,
@@ -110,7 +118,8 @@ class Forecaster:
         changes = [Change.of(each) for each in asked]
         refuse_impossible(self._panel, changes, self.dates[:horizon])
         item_ids = dict.fromkeys(change.item_id for change in changes)
-        chosen = self._chosen(item_ids, None)
+        chosen = [series for series in self._chosen(item_ids, None) if self._is_told(series)]
+        known = {self.item_ids[series] for series in chosen}
         if len(chosen) * horizon > MOST_CHANGED_ROWS:
             raise UserError(
                 f"the changes ask for {len(chosen)} series and {horizon} periods, {MOST_CHANGED_ROWS} rows are "
@@ -120,7 +129,7 @@ class Forecaster:
         after = self.rescored(changes, chosen) if chosen else before
         return {
             "cutoff": self.cutoff,
-            "unknown_item_ids": self._unknown(item_ids),
+            "unknown_item_ids": [item_id for item_id in item_ids if item_id not in known],
             "forecasts": [
                 {**self._key(series, step), **self._compared(before[place, step], after[place, step])}
                 for place, series in enumerate(chosen)
@@ -133,7 +142,7 @@ class Forecaster:
         return panel(past, as_of, self.settings, known_future)
 
     def forecast(self, known: Panel) -> Floats:
-        """Forecasts after the end of a panel by the artifact's models; see ``Recipe.forecast``.
+        """Forecasts after the end of a panel by the artifact's models, newcomers left out; see ``Recipe.forecast``.
 
         Raises ArtifactError when this release computes other features than the model was trained with.
         """
@@ -141,6 +150,14 @@ class Forecaster:
         if list(names) != self._artifact.json("features"):
             raise ArtifactError(f"{self._artifact.folder} was trained with other features: train the model again")
         return in_whole_units(self.recipe.units(rows, bases, patterns), known)
+
+    def newcomers(self, past: Engine, as_of: datetime, known: Panel) -> tuple[Keys, Floats]:
+        """The series that ``forecast`` leaves out of a panel although they are on sale, and their forecasts.
+
+        Returns keys, length A, and float32, shape (A, horizon, 1 + n_quantiles), units.
+        """
+        seen = launches(past, as_of, self.settings, known)
+        return seen.asked_keys, newcomers(seen, self.settings.horizon, self.quantiles)
 
     def rescored(self, changes: Sequence[Change], chosen: Sequence[int]) -> Floats:
         """The forecasts of some series had the changes been planned at the cut-off.
@@ -199,10 +216,6 @@ class Forecaster:
         return np.flatnonzero(self._panel.eligible(self._panel.n_periods))
 
     @cached_property
-    def _patterns(self) -> Classes:
-        return np.array(self._artifact.json("series")["patterns"])
-
-    @cached_property
     def _features(self) -> list[str]:
         return list(self._artifact.json("features"))
 
@@ -228,7 +241,11 @@ class Forecaster:
             "item_id": self.item_ids[series],
             "location_id": self.location_ids[series] or None,
             "date": self.dates[step],
+            "tier": TREES if self._is_told(series) else NEWCOMERS,
         }
+
+    def _is_told(self, series: int) -> bool:
+        return series < len(self._patterns)
 
     def _named(self, units: Floats) -> Json:
         return dict(zip(self._columns, units.tolist(), strict=True))
@@ -238,7 +255,9 @@ class Forecaster:
         return {"before": self._named(before), "after": self._named(after), "effect": effect}
 
     def _explained(self, cells: Sequence[tuple[int, int]]) -> list[Json]:
-        """``level`` and ``effects`` of some series and steps."""
+        """``level`` and ``effects`` of some series and steps that the trees tell."""
+        if not cells:
+            return []
         series, steps = (list(each) for each in zip(*cells, strict=True))
         rows, bases = (self._artifact.array(name)[series, steps] for name in ("rows", "bases"))
         level = np.exp(rows[:, self._features.index("level")].astype(np.float64))

@@ -214,6 +214,8 @@ class Forecast(BaseModel):
     location_id: str | None
     date: date
     """First day of the period."""
+    tier: Literal["trees", "newcomers"]
+    """What tells it: the series' own past, or what its like sold when it was new."""
     mean: float
     """Expected units."""
     level: float | None = None
@@ -292,6 +294,8 @@ class ChangedForecast(Answer):
     location_id: str | None
     date: date
     """First day of the period."""
+    tier: Literal["trees"]
+    """What tells it; of newcomers nobody knows what offers do."""
     before: Units
     after: Units
     effect: float | None
@@ -304,7 +308,7 @@ class WhatIf(Answer):
     cutoff: date
     """First day not known to the forecasts."""
     unknown_item_ids: list[str]
-    """Items changed that have no forecast."""
+    """Items changed that have no forecast, or one that offers do not move."""
     forecasts: list[ChangedForecast]
     model_version: str
 

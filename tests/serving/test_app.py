@@ -60,7 +60,8 @@ class Almanac:
             raise UserError("location_id nowhere is unknown; allowed: north, south")
         why = {"level": 3.0, "effects": {"price": 0.5}} if request["explain"] else {}
         rows = [
-            {"item_id": "=a,1", "location_id": "", "date": f"2024-02-0{day}", "mean": 1.5, "q0.05": 0.0, "q0.95": 4.0}
+            {"item_id": "=a,1", "location_id": "", "date": f"2024-02-0{day}", "tier": "trees", "mean": 1.5}
+            | {"q0.05": 0.0, "q0.95": 4.0}
             | why
             for day in range(1, 6)
         ]
@@ -74,7 +75,7 @@ class Almanac:
     def changed(self, changes):
         if changes[0]["location_id"] == "nowhere":
             raise UserError("item a is not sold at nowhere; allowed are north, south")
-        row = {"item_id": changes[0]["item_id"], "location_id": None, "date": "2024-02-01"}
+        row = {"item_id": changes[0]["item_id"], "location_id": None, "date": "2024-02-01", "tier": "trees"}
         units = {"before": {"mean": 2.0, "q0.5": 2.0}, "after": {"mean": 3.0, "q0.5": 3.0}}
         return {"cutoff": "2024-02-01", "unknown_item_ids": [], "forecasts": [{**row, **units, "effect": 1.5}]}
 
@@ -227,14 +228,14 @@ def test_forecasts_as_csv_hold_what_json_holds(client):
 
 def test_an_empty_page_of_csv_has_a_header(client):
     answer = client.get("/v1/forecasts?offset=9", headers={"accept": "text/csv"})
-    assert answer.text == "item_id,location_id,date,mean\r\n"
+    assert answer.text == "item_id,location_id,date,tier,mean\r\n"
 
 
 def test_explained_forecasts_have_a_column_of_csv_per_effect(client):
     row = client.get("/v1/forecasts?explain=true").json()["forecasts"][0]
     assert (row["level"], row["effects"]) == (3.0, {"price": 0.5})
     answer = client.get("/v1/forecasts?explain=true", headers={"accept": "text/csv"})
-    assert answer.text.splitlines()[0] == "item_id,location_id,date,mean,q0.05,q0.95,level,effect_price"
+    assert answer.text.splitlines()[0] == "item_id,location_id,date,tier,mean,q0.05,q0.95,level,effect_price"
     assert answer.text.splitlines()[1].endswith(",3.0,0.5")
 
 

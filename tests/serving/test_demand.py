@@ -16,7 +16,11 @@ from serving.demand import Forecaster
 from serving.recipe import Recipe
 
 DATES = ["2023-06-05", "2023-06-12", "2023-06-19"]
-SERIES = {"item_ids": ["a", "a", "b", "c"], "location_ids": ["north", "south", "north", ""]}
+SERIES = {
+    "item_ids": ["a", "a", "b", "c"],
+    "location_ids": ["north", "south", "north", ""],
+    "patterns": ["smooth", "lumpy", "smooth"],
+}
 VALUES = np.arange(4 * 3 * 3, dtype=np.float32).reshape(4, 3, 3)
 PANEL = {"frequency": "week", "horizon": 3, "min_periods": 4, "covariates": []}
 EVERYTHING = {"item_ids": [], "location_id": None, "horizon": None, "offset": 0, "limit": 1000, "explain": False}
@@ -40,7 +44,8 @@ def forecaster(draft: Draft) -> Forecaster:
 
 def test_a_row_is_one_series_in_one_period(forecaster: Forecaster):
     answer = forecaster.answer({**EVERYTHING, "offset": 4, "limit": 1})
-    row = {"item_id": "a", "location_id": "south", "date": "2023-06-12", "mean": 12.0, "q0.05": 13.0, "q0.50": 14.0}
+    units = {"mean": 12.0, "q0.05": 13.0, "q0.50": 14.0}
+    row = {"item_id": "a", "location_id": "south", "date": "2023-06-12", "tier": "trees", **units}
     assert answer == {"cutoff": "2023-06-05", "total": 12, "unknown_item_ids": [], "forecasts": [row]}
 
 
@@ -137,3 +142,8 @@ def test_what_was_not_on_sale_is_in_no_level(known: Panel):
 def test_trees_of_other_features_are_refused(forecaster: Forecaster, known: Panel):
     with pytest.raises(ArtifactError, match="was trained with other features: train the model again"):
         forecaster.forecast(known)
+
+
+def test_a_series_beyond_those_that_the_trees_tell_is_a_newcomer(forecaster: Forecaster):
+    rows = forecaster.answer({**EVERYTHING, "horizon": 1})["forecasts"]
+    assert [row["tier"] for row in rows] == ["trees", "trees", "trees", "newcomers"]

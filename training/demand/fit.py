@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from features.engine import Engine
 from features.errors import UserError
+from features.newcomers import Launches, launches
 from features.panels import Floats, Panel, panel
 from features.periods import Frequency
 from serving import stored_panel
 from serving.artifact import Draft, Json
+from serving.newcomers import newcomers
 from serving.paths import Dependence
 from serving.quantile_network import QuantileNetwork
 from serving.recipe import Recipe, in_whole_units, inputs, model_names, moved
@@ -47,6 +49,7 @@ class DemandModel:
     texts: Mapping[str, str]
     offsets: Mapping[str, Floats]
     dependence: Dependence
+    seen: Launches
     metrics: dict[str, float]
     network: QuantileNetwork | None = None
     share: float = 0.0
@@ -66,7 +69,9 @@ class DemandModel:
         draft.array("offsets", np.stack(list(self.offsets.values())))
         if self.network is not None:
             self.network.save(draft, "network")
-        draft.array("forecast", in_whole_units(self._recipe().units(rows, bases, patterns), self.known))
+        told = in_whole_units(self._recipe().units(rows, bases, patterns), self.known)
+        young = newcomers(self.seen, self.known.horizon, self.config.quantiles)
+        draft.array("forecast", np.concatenate([told, young]))
 
     def golden_requests(self) -> list[Json]:
         item_ids = self._series()["item_ids"]
@@ -88,11 +93,10 @@ class DemandModel:
         return Recipe(means, shape, config.bases, config.quantiles_of, self.offsets, self.network, self.share)
 
     def _series(self) -> dict[str, list[str]]:
-        chosen = _forecast_rows(self.known)
-        return {
-            "item_ids": [self.known.item_ids[row] for row in chosen],
-            "location_ids": [self.known.location_ids[row] for row in chosen],
-        }
+        """Those that the trees tell, then the newcomers."""
+        told = [(self.known.item_ids[row], self.known.location_ids[row]) for row in _forecast_rows(self.known)]
+        item_ids, location_ids = zip(*told, *self.seen.asked_keys, strict=True)
+        return {"item_ids": list(item_ids), "location_ids": list(location_ids)}
 
     def _about(self) -> Json:
         dates = self.known.dates[self.known.n_periods :].astype(str).tolist()
@@ -145,6 +149,7 @@ def fit(
         _texts([*means, *quantiles], config),
         moves,
         dependence(calibrated, config.quantiles, config.seed),
+        launches(past, as_of, config.panel(frequency, country), known),
         {
             **_metrics(told, config),
             "n_trees": float(sum(n_trees(tried))),

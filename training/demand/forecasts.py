@@ -73,10 +73,12 @@ def computed(forecaster: Forecaster, engine: Engine, as_of: datetime) -> Forecas
     engine : everything known; nothing that happened from ``as_of`` on is read
     """
     ahead = Span(forecaster.settings.horizon, forecaster.settings.frequency)
-    known = forecaster.panel(before(engine, as_of), as_of, planned(engine, as_of, ahead.after(as_of)))
-    keys = [(known.item_ids[row], known.location_ids[row]) for row in np.flatnonzero(known.eligible(known.n_periods))]
-    dates = known.dates[known.n_periods :]
-    return Forecast(keys, dates, known.frequency, forecaster.quantiles, forecaster.forecast(known))
+    past = before(engine, as_of)
+    known = forecaster.panel(past, as_of, planned(engine, as_of, ahead.after(as_of)))
+    told = [(known.item_ids[row], known.location_ids[row]) for row in np.flatnonzero(known.eligible(known.n_periods))]
+    young, expected = forecaster.newcomers(past, as_of, known)
+    values = np.concatenate([forecaster.forecast(known), expected])
+    return Forecast([*told, *young], known.dates[known.n_periods :], known.frequency, forecaster.quantiles, values)
 
 
 def long(forecast: Forecast, overrides: pa.Table, version: str) -> pa.Table:

@@ -44,7 +44,8 @@ def forecast() -> Forecast:
 def test_the_stored_forecast_is_what_the_service_answers(tmp_path: Path):
     draft = Draft(tmp_path / "artifact")
     draft.array("forecast", VALUES)
-    draft.json("series", {"item_ids": ["a", "a", "b"], "location_ids": ["north", "south", ""]})
+    series = {"item_ids": ["a", "a", "b"], "location_ids": ["north", "south", ""], "patterns": ["smooth"] * 3}
+    draft.json("series", series)
     panel = {"frequency": "week", "horizon": 2, "min_periods": 4, "covariates": []}
     about = {
         "cutoff": DATES[0],
@@ -58,7 +59,7 @@ def test_the_stored_forecast_is_what_the_service_answers(tmp_path: Path):
     forecaster = Forecaster.load(Artifact(draft.folder))
     asked = {"item_ids": [], "location_id": None, "horizon": None, "offset": 0, "limit": 100, "explain": False}
     table = wide(stored(forecaster), overrides.NONE, "1").drop_columns(["override", "cutoff", "model_version"])
-    rows = [{**row, "date": row["date"].isoformat()} for row in table.to_pylist()]
+    rows = [{**row, "date": row["date"].isoformat(), "tier": "trees"} for row in table.to_pylist()]
     assert rows == forecaster.answer(asked)["forecasts"]
 
 

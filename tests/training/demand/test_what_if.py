@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from features.demand import features, offered_features
 from features.errors import UserError
+from features.newcomers import Launches
 from features.panels import Panel
 from serving.artifact import Draft
 from serving.demand import Forecaster
@@ -84,6 +85,9 @@ def forecaster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return exported(config, tmp_path_factory.mktemp("model") / "artifact")
 
 
+NO_LAUNCHES = Launches([], np.zeros((0, 1), int), *np.zeros((2, 0)), *np.zeros((3, 0), bool))
+
+
 def exported(config: DemandConfig, folder: Path) -> Forecaster:
     taught = examples(panel(), range(20, N_WEEKS - HORIZON, 2), config.bases)
     means = mean_boosters(taught, config)
@@ -92,7 +96,7 @@ def exported(config: DemandConfig, folder: Path) -> Forecaster:
     named = dict(zip(model_names(config.bases, config.quantiles), texts, strict=True))
     draft = Draft(folder)
     wider = {ALL: np.tile(np.float32([-0.1, 0, 0.1]), (HORIZON, 1))}
-    DemandModel(config, panel(), named, wider, Dependence(np.eye(HORIZON), 0.5), {}).export(draft)
+    DemandModel(config, panel(), named, wider, Dependence(np.eye(HORIZON), 0.5), NO_LAUNCHES, {}).export(draft)
     return Forecaster.load(draft.seal({"task": "demand"}))
 
 
