@@ -7,7 +7,7 @@ first sale, which is known to have had one. Stock-outs are not looked at: what i
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +16,14 @@ from numpy.typing import NDArray
 from features.demand import LEVEL_WINDOW
 from features.engine import Engine
 from features.panels import Ints, Keys, Panel, PanelSettings
-from features.periods import number, period_start
+from features.periods import Frequency, number, period_start
 
 LEAST_TEACHERS = 20
 """Launches seen from their beginning without which the latest periods of every series stand in for one."""
+
+NEVER = -1
+UNKNOWN = (None, None, None)
+"""The path of an item that the catalogue lacks."""
 
 Doubles = NDArray[np.float64]
 
@@ -59,36 +63,32 @@ def launches(past: Engine, as_of: datetime, settings: PanelSettings, known: Pane
     """
     start = period_start(as_of, settings.frequency)
     end, window = int(number(start.date(), settings.frequency)), LEVEL_WINDOW[settings.frequency]
-    found = past.query(
+    sold = past.query(
         "period_demand",
         as_of=start,
         frequency=settings.frequency,
         by_location=int(settings.by_location),
         least_periods=1,
     )
-    index, period, units = (np.asarray(found[name]) for name in ("series_idx", "period", "quantity"))
-    at = np.flatnonzero(np.diff(index, prepend=-1))
-    items = _items(past, as_of)
-    sold_keys = [(str(item), str(place)) for item, place in _pairs(found.take(at))]
-    listed_keys = _listed(past, settings.by_location, items, {item for item, _ in sold_keys}, end - window, settings)
-    keys = [*sold_keys, *listed_keys]
-    listed = np.array([_listed_in(items, item, settings) for item, _ in keys], np.int64)
-    first = np.concatenate([period[at], np.full(len(listed_keys), end)])
-    begin = np.where((listed >= 0) & (listed <= first), listed, first + 1)
-    teaches = (begin >= period.min(initial=end) + window // 2) & (begin < end)
-    if teaches.sum() < LEAST_TEACHERS:
-        begin, teaches = np.maximum(begin, end - window), begin < end
+    series, period, units = (np.asarray(sold[name]) for name in ("series_idx", "period", "quantity"))
+    at = np.flatnonzero(np.diff(series, prepend=-1))
+    items = _items(past, as_of, settings.frequency)
+    selling = _pairs(sold.take(at))
+    keys = [*selling, *_unsold(past, settings.by_location, items, {item for item, _ in selling}, end - window)]
+    none_yet = np.full(len(keys) - len(selling), end)
+    first, last = (np.concatenate([each, none_yet]) for each in (period[at], period[np.r_[at[1:], len(series)] - 1]))
+    listed = np.array([items[item].listed if item in items else NEVER for item, _ in keys], np.int64)
+    begin, teaches = _begun(listed, first, int(period.min(initial=end)), end, window)
     until = np.minimum(begin + window, end)
-    inside = (period >= begin[index]) & (period < until[index])
-    last = np.concatenate([np.maximum.reduceat(period, at) if len(at) else period, np.full(len(listed_keys), end)])
+    inside = (period >= begin[series]) & (period < until[series])
+    fractions = np.bincount(series, units != np.rint(units), minlength=len(keys))
     covered = {
         (known.item_ids[row], known.location_ids[row]) for row in np.flatnonzero(known.eligible(known.n_periods))
     }
-    fractions = np.bincount(index, units != np.rint(units), minlength=len(keys))
     return Launches(
         keys,
-        _groups([items.get(item, {}) for item, _ in keys]),
-        np.bincount(index[inside], units[inside], minlength=len(keys)).astype(np.float64),
+        _groups([items[item].path if item in items else UNKNOWN for item, _ in keys]),
+        np.bincount(series[inside], units[inside], minlength=len(keys)).astype(np.float64),
         np.maximum(until - begin, 0).astype(np.float64),
         fractions == 0,
         teaches,
@@ -96,45 +96,60 @@ def launches(past: Engine, as_of: datetime, settings: PanelSettings, known: Pane
     )
 
 
+def _begun(listed: Ints, first: Ints, earliest: int, end: int, window: int) -> tuple[Ints, NDArray[np.bool_]]:
+    """The period in which each launch begins, and whether it was seen from there on.
+
+    listed, first : periods of the listing, ``NEVER`` where nobody knows, and of the first sale
+    earliest : the first period with a sale of anything
+    """
+    begin = np.where((listed != NEVER) & (listed <= first), listed, first + 1)
+    teaches = (begin >= earliest + window // 2) & (begin < end)
+    if teaches.sum() >= LEAST_TEACHERS:
+        return begin, teaches
+    begin = np.maximum(begin, end - window)
+    return begin, begin < end
+
+
 _ITEMS = """
-select item_id, item_category, item_category2, item_brand, cast(created_at as date) as listed
+select item_id, cast(created_at as date) as listed, item_category, item_category2, item_brand
 from items
 where coalesce(availability, 'in_stock') <> 'hidden'
 """
 
 
-def _items(past: Engine, as_of: datetime) -> dict[str, Mapping[str, Any]]:
-    rows = past.select(_ITEMS).to_pylist()
-    return {row["item_id"]: row for row in rows if row["listed"] is None or row["listed"] < as_of.date()}
+class _Item(NamedTuple):
+    """Period of its listing, ``NEVER`` where nobody knows; its categories and brand, from wide to narrow."""
+
+    listed: int
+    path: tuple[str | None, ...]
+
+
+def _items(past: Engine, as_of: datetime, frequency: Frequency) -> dict[str, _Item]:
+    found = {}
+    for item_id, listed, *path in zip(*(column.to_pylist() for column in past.select(_ITEMS).columns), strict=True):
+        if listed is None or listed < as_of.date():
+            found[item_id] = _Item(NEVER if listed is None else int(number(listed, frequency)), tuple(path))
+    return found
 
 
 def _pairs(series: pa.Table) -> list[tuple[str, str]]:
     return list(zip(series["item_id"].to_pylist(), series["location_id"].to_pylist(), strict=True))
 
 
-def _listed_in(items: Mapping[str, Mapping[str, Any]], item_id: str, settings: PanelSettings) -> int:
-    """The period in which an item was listed, -1 where nobody knows."""
-    listed = items.get(item_id, {}).get("listed")
-    return -1 if listed is None else int(number(listed, settings.frequency))
-
-
-def _listed(
-    past: Engine, by_location: bool, items: Mapping[str, Any], sold: set[str], since: int, settings: PanelSettings
+def _unsold(
+    past: Engine, by_location: bool, items: Mapping[str, _Item], selling: set[str], since: int
 ) -> list[tuple[str, str]]:
     """Items listed since a period that have not sold, at the places where they are to be."""
-    new = [item for item in items if item not in sold and _listed_in(items, item, settings) >= since]
+    new = {item_id for item_id, item in items.items() if item_id not in selling and item.listed >= since}
     if not by_location:
-        return [(item, "") for item in new]
+        return [(item_id, "") for item_id in sorted(new)]
     terms = past.select("select item_id, location_id from supply where location_id is not null")
-    wanted = set(new)
-    return [(item, place) for item, place in _pairs(terms) if item in wanted]
+    return [key for key in _pairs(terms) if key[0] in new]
 
 
-def _groups(items: list[Mapping[str, Any]]) -> Ints:
+def _groups(paths: list[tuple[str | None, ...]]) -> Ints:
     """The whole shop, categories, and brands within them, shape (N, 4)."""
-    names = ("item_category", "item_category2", "item_brand")
-    path = [tuple(item.get(name) for name in names) for item in items]
-    levels = [[each[:depth] for each in path] for depth in range(len(names) + 1)]
+    levels = [[path[:depth] for path in paths] for depth in range(len(UNKNOWN) + 1)]
     return np.stack([_numbered(level) for level in levels], axis=1)
 
 
