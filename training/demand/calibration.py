@@ -18,10 +18,12 @@ def offsets(held_out: HeldOut, quantiles: Sequence[float]) -> dict[str, Floats]:
 
     The offset of a quantile is the same quantile of its own errors (split conformal: Romano, Patterson, Candes,
     "Conformalized quantile regression", NeurIPS 2019), in units of the mean. Classes with little held out take those
-    of all, and so do the steps of a class.
+    of all, and so do the steps of a class. One held-out horizon alone moves nothing: its errors may be its own.
 
     Returns by class float32, shape (H, Q); under ``ALL`` those of every other class.
     """
+    if len(np.unique(held_out.origin)) == 1:
+        return {ALL: np.zeros((held_out.actual.shape[1], len(quantiles)), np.float32)}
     errors = (held_out.actual[:, :, None] - held_out.units[:, :, 1:]) / in_units_of(held_out.units)
     found = {ALL: _by_step(errors, quantiles)}
     for name in np.unique(held_out.pattern).tolist():

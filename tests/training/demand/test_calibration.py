@@ -27,7 +27,7 @@ def held_out(n: int, missing: float = 0.0) -> HeldOut:
     actual = mean[:, None] * (1 + np.where(lumpy, 0.5, 0.1)[:, None] * rng.uniform(-1, 1, (n, N_STEPS)))
     actual[rng.random(actual.shape) < missing] = np.nan
     return HeldOut(
-        told(mean, 0.2), actual.astype(np.float32), np.zeros(n, int), np.where(lumpy, "lumpy", "smooth").astype(str)
+        told(mean, 0.2), actual.astype(np.float32), np.arange(n) % 3, np.where(lumpy, "lumpy", "smooth").astype(str)
     )
 
 
@@ -51,6 +51,11 @@ def test_a_class_with_little_held_out_takes_the_offsets_of_all():
     found = offsets(held_out(100), QUANTILES)
     assert list(found) == [ALL]
     assert found[ALL].shape == (N_STEPS, len(QUANTILES))
+
+
+def test_one_held_out_horizon_alone_moves_nothing():
+    held = held_out(4 * LEAST_CELLS)._replace(origin=np.zeros(4 * LEAST_CELLS, int))
+    np.testing.assert_array_equal(moved(held.units, held.pattern, offsets(held, QUANTILES)), held.units)
 
 
 def test_quantiles_that_are_right_stay():
