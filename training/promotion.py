@@ -38,7 +38,8 @@ def promote(shop: Shop, of: Family, device: Device, version: str | None = None) 
 
     Both are judged by their configurations' backtests on the same windows of the same data, answering the candidate's
     question; a backtest that was made otherwise is run again. A measure that only one of them has, such as one that was
-    not recorded yet, plays no part. Raises UserError when there is nothing to promote.
+    not recorded yet, plays no part. A champion that cannot serve, because an earlier release wrote it or it is damaged,
+    gives way. Raises UserError when there is nothing to promote.
     """
     candidate = version or _newest(shop, of.task)
     artifact = tracking.artifact_of(shop, of.task, candidate)
@@ -47,6 +48,9 @@ def promote(shop: Shop, of: Family, device: Device, version: str | None = None) 
         return Decision(of.task, candidate, champion, False, "it is the champion already", _gate_rows(of, artifact))
     if champion is None:
         decision = Decision(of.task, candidate, None, True, "there was no champion", _gate_rows(of, artifact))
+    elif fault := _fault(shop, of.task, champion):
+        reason = f"the champion cannot serve: {fault}"
+        decision = Decision(of.task, candidate, champion, True, reason, _gate_rows(of, artifact))
     else:
         decision = _compared(shop, of, device, candidate, champion)
     if decision.promoted:
@@ -87,6 +91,15 @@ def publish_champions(shop: Shop) -> dict[Task, str]:
     Returns what became of each task: "" when its champion is there, else why it is not.
     """
     return {task: _published(shop, task, tracking.champion(shop, task)) for task in TASKS}
+
+
+def _fault(shop: Shop, task: Task, version: str) -> str:
+    """Why a version's artifact cannot be read; "" where it can."""
+    try:
+        tracking.artifact_of(shop, task, version)
+    except ArtifactError as error:
+        return str(error)
+    return ""
 
 
 def _published(shop: Shop, task: Task, version: str | None) -> str:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from features.ingest import ingest
 from features.shops import Shop, load_shop
-from training import pipeline, promotion
+from serving.artifact import FORMAT_VERSION
+from training import pipeline, promotion, tracking
 from training.config import BoosterConfig
 from training.demand.config import DemandConfig
 from training.device import choose
@@ -161,3 +162,17 @@ def test_what_cannot_be_replayed_is_told_and_does_not_stand_in_the_way(mini: Pat
     decision = challenged(with_terms(mini, "21,0.01,5"), of, ORDERS_LESS)
     assert decision.promoted
     assert "not compared: an order of item i0 must last 4 weeks" in decision.reason
+
+
+def test_a_champion_of_an_earlier_release_gives_way(mini: Path, of: Family) -> None:
+    shop = with_terms(mini, "7,,")
+    for _ in range(2):
+        pipeline.train(shop, of, CONFIG, choose("cpu"))
+    assert promotion.promote(shop, of, choose("cpu"), "1").promoted
+    manifest = tracking.artifact_of(shop, of.task, "1").folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(f'"format_version": {FORMAT_VERSION}', '"format_version": 1'))
+    decision = promotion.promote(shop, of, choose("cpu"))
+    assert (decision.candidate, decision.champion, decision.promoted) == ("2", "1", True)
+    assert "the champion cannot serve" in decision.reason
+    assert "has artifact format 1" in decision.reason
+    assert tracking.champion(shop, of.task) == "2"
