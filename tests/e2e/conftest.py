@@ -20,7 +20,7 @@ def small() -> dict[str, list[str]]:
     return {
         "recommend": ["tiers.als.n_factors=8", "tiers.als.n_iterations=2", "validation_days=21"],
         "propensity": ["targets.repurchase_28d.horizon_days=14", "models.session_purchase.trees.n_trees=50"],
-        "demand": ["horizon=7", "min_periods=20"],
+        "demand": ["horizon=21", "min_periods=20"],
     }
 
 
@@ -29,7 +29,7 @@ def shop(small: dict[str, list[str]], tmp_path_factory: pytest.TempPathFactory) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHOPKEEPER_HOME", str(tmp_path_factory.mktemp("home")))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        write(home() / "seeded" / "source", 40_000)
+        write(home() / "seeded" / "source", 60_000)  # long enough to replay orders on a window of the past
         seeded = load_shop("seeded")
         ingest(seeded)
         for task in TASKS:
