@@ -149,7 +149,7 @@ class Forecaster:
         names, rows, bases, patterns = inputs(known, known.n_periods, self.bases)
         if list(names) != self._artifact.json("features"):
             raise ArtifactError(f"{self._artifact.folder} was trained with other features: train the model again")
-        return in_whole_units(self.recipe.units(rows, bases, patterns), known)
+        return in_whole_units(self.recipe.units(rows, bases, patterns), known, known.n_periods)
 
     def newcomers(self, past: Engine, as_of: datetime, known: Panel) -> tuple[Keys, Floats]:
         """The series that ``forecast`` leaves out of a panel although they are on sale, and their forecasts.
@@ -178,7 +178,7 @@ class Forecaster:
             response = base_of(plan, plan.n_periods, "price_response")
             bases[:, :, self.bases.index("price_response")] = response[asked]
         found = self.recipe.units(rows, bases, self._patterns[chosen])
-        return in_whole_units(found, stored_panel.taken(plan, asked))
+        return in_whole_units(found, stored_panel.taken(plan, asked), plan.n_periods)
 
     def paths(self, values: Floats, n_paths: int, seed: int = 0) -> Floats:
         """Futures of forecasts that lie on the same series as ``values`` do, whose sums are distributed too.

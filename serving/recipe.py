@@ -163,12 +163,12 @@ def in_units_of(values: Floats) -> Floats:
     return np.maximum(values[:, :, :1], np.float32(1e-3))
 
 
-def in_whole_units(values: Floats, known: Panel) -> Floats:
+def in_whole_units(values: Floats, known: Panel, origin: int) -> Floats:
     """The same forecast with whole quantiles for series that have only sold in whole units, for so are theirs.
 
-    values : float32, shape (n_eligible, horizon, 1 + n_quantiles), of the end of the panel
+    values : float32, shape (n_eligible, horizon, 1 + n_quantiles), of the origin
     """
-    past = known.sold[known.eligible(known.n_periods)]
+    past = known.sold[known.eligible(origin), :origin]
     whole = (np.isnan(past) | (past == np.rint(past))).all(axis=1)
     rounded = np.concatenate([values[:, :, :1], np.rint(values[:, :, 1:])], axis=2)
     return np.where(whole[:, None, None], rounded, values)

@@ -43,6 +43,7 @@ class Orders:
     safety_stock : units, ``order_up_to`` less the expected demand until the next order's arrival
     position : units on hand and on order until the next order's arrival, less what is owed
     expected_demand : units, from now until the next order's arrival
+    expected_missing : units of it that nothing there or coming serves from the order's arrival on, without the order
     lost_before_arrival : expected units lost before the order can arrive, whatever is ordered
     expected_shortage : expected units lost from the order's arrival to the next, with the order
     expected_holding : money for what is left at the end of those periods; NaN without a holding cost
@@ -56,6 +57,7 @@ class Orders:
     safety_stock: Floats
     position: Floats
     expected_demand: Floats
+    expected_missing: Floats
     lost_before_arrival: Floats
     expected_shortage: Floats
     expected_holding: Floats
@@ -157,7 +159,7 @@ def z_sigma_level(mean: Floats, std: Floats, supply: Supply) -> Floats:
 
 def reasons(placed: Orders, supply: Supply) -> list[str]:
     """One sentence or two per series: what is expected, what is there, what was rounded, what cannot be helped."""
-    columns = (placed.order_quantity, placed.expected_demand, placed.safety_stock, placed.position)
+    columns = (placed.order_quantity, placed.expected_demand, placed.expected_missing, placed.position)
     sentences = map(_reason, *columns, supply.pack_size, supply.min_order_quantity)
     return [
         sentence + (f" About {lost:,.1f} will be lost before it can arrive." if lost >= 0.05 else "")
@@ -230,6 +232,7 @@ def _orders(paths: Paths, supply: Supply, position: Position, carry: float) -> O
         safety_stock=level - expected_demand,
         position=position.on_hand + (position.arrivals * counted).sum(axis=1),
         expected_demand=expected_demand,
+        expected_missing=outlook.missing[-1].mean(axis=1, dtype=np.float64),
         lost_before_arrival=outlook.lost_before_arrival,
         expected_shortage=short,
         expected_holding=holding,
@@ -361,15 +364,14 @@ def _first_smallest(costs: Floats) -> Ints:
 
 
 def _reason(
-    quantity: float, demand: float, safety: float, position: float, pack_size: float, min_order_quantity: float
+    quantity: float, demand: float, missing: float, position: float, pack_size: float, min_order_quantity: float
 ) -> str:
-    need = f"{demand:,.1f} demanded until the next arrival"
-    there = f"{position:,.1f} on hand or on order"
+    known = f"{demand:,.1f} demanded until the next order's arrival, {position:,.1f} on hand or on order"
     if quantity == 0:
-        return f"Nothing: {there}, {need}."
+        return f"Nothing: {known}."
     rules = f" in packs of {pack_size:g}" if pack_size not in (0, 1) else ""
     rules += f", no less than {min_order_quantity:g}" if quantity <= min_order_quantity else ""
-    return f"{quantity:,.6g}{rules}: {need}, {safety:+,.1f} safety stock, {there}."
+    return f"{quantity:,.6g}{rules}: {missing:,.1f} will be missing, {quantity - missing:+,.1f} to spare ({known})."
 
 
 def _check_shapes(paths: Paths, supply: Supply, position: Position) -> None:

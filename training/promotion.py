@@ -67,7 +67,9 @@ def _compared(shop: Shop, of: Family, device: Device, candidate: str, champion: 
         further = {role: _rows_at_gate(shop, of, artifact, question) for role, artifact in artifacts.items()}
         untold = ""
     except UserError as error:
-        further, untold = {}, f"; not compared: {error}"
+        told = {row.metric for rows in measured.values() for row in rows}
+        missing = ", ".join(guard.metric for guard in of.guards if guard.metric not in told)
+        further, untold = {}, f"; {missing} not compared: {error}"
     rows = [replace(row, model=role) for role in versions for row in (*measured[role], *further.get(role, ()))]
     promoted, reason = judged(of, *(averaged(rows, role) for role in versions))
     return Decision(of.task, candidate, champion, promoted, reason + untold, rows)

@@ -156,7 +156,7 @@ def moving_average(
     first_period: int,
     *,
     window: int = 13,
-    cover: int = 4,
+    cover: Ints | int = 4,
     pack_size: float = 1.0,
 ) -> Policy:
     """The benchmark of the VN2 challenge: order up to some periods of a de-seasonalised moving average.
@@ -167,19 +167,20 @@ def moving_average(
     sales : float64, shape (N, P), units; period t of the simulation is column ``first_period + t``, and nothing from
         there on is read
     in_stock : bool, shape (N, P)
-    season : int64, shape (P + cover,) or longer, >= 0, for instance the ISO week
+    season : int64, shape (P + the longest cover,) or longer, >= 0, for instance the ISO week
     window : periods averaged
-    cover : periods of forecast to order up to, counted from the period that is about to begin
+    cover : int64, shape (N,) or one for all, periods of forecast to order up to, from the one that is about to begin
     pack_size : units; the order is rounded to the nearest pack
     Source: the organisers' published code of the VN2 Inventory Planning Challenge, 2025 (Vandeput).
     """
+    longest = int(np.max(cover))
 
     def policy(period: int, on_hand: Floats, on_order: Floats) -> Floats:
         now = first_period + period
         known = np.where(in_stock, sales, np.nan)[:, :now]
-        factors = seasonal_factors(known, season[: now + cover])
+        factors = seasonal_factors(known, season[: now + longest])
         level = _mean(known[:, -window:] / factors[now - known[:, -window:].shape[1] : now], axis=1)
-        up_to = level * factors[now:].sum()
+        up_to = level * factors[now:].cumsum()[np.asarray(cover) - 1]
         missing: Floats = np.maximum(up_to - on_hand - on_order.sum(axis=1), 0)
         return pack_size * np.rint(missing / pack_size)
 

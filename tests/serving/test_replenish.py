@@ -297,11 +297,12 @@ def three() -> tuple[Orders, Supply]:
 
 def test_reasons_say_what_is_expected_what_is_there_and_what_cannot_be_helped(three: tuple[Orders, Supply]):
     assert reasons(*three) == [
-        "4: 12.0 demanded until the next arrival, +0.0 safety stock, 1.0 on hand or on order. "
+        "4: 4.0 will be missing, +0.0 to spare "
+        "(12.0 demanded until the next order's arrival, 1.0 on hand or on order). "
         "About 7.0 will be lost before it can arrive.",
-        "Nothing: 30.0 on hand or on order, 12.0 demanded until the next arrival.",
-        "12 in packs of 6, no less than 12: 12.0 demanded until the next arrival, +0.0 safety stock, "
-        "9.0 on hand or on order.",
+        "Nothing: 12.0 demanded until the next order's arrival, 30.0 on hand or on order.",
+        "12 in packs of 6, no less than 12: 3.0 will be missing, +9.0 to spare "
+        "(12.0 demanded until the next order's arrival, 9.0 on hand or on order).",
     ]
 
 

@@ -69,7 +69,7 @@ class DemandModel:
         draft.array("offsets", np.stack(list(self.offsets.values())))
         if self.network is not None:
             self.network.save(draft, "network")
-        told = in_whole_units(self._recipe().units(rows, bases, patterns), self.known)
+        told = in_whole_units(self._recipe().units(rows, bases, patterns), self.known, self.known.n_periods)
         young = newcomers(self.seen, self.known.horizon, self.config.quantiles)
         draft.array("forecast", np.concatenate([told, young]))
 

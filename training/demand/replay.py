@@ -18,6 +18,7 @@ from features.periods import DAYS, Frequency, Span, first_day, number
 from features.windows import planned, rolling
 from serving.artifact import Artifact, Draft
 from serving.demand import Forecaster
+from serving.recipe import in_whole_units
 from serving.replenish import z_sigma_level
 from serving.supply import Floats, Ints, Paths, Supply
 from training.demand.config import DemandConfig
@@ -29,8 +30,9 @@ from training.simulation import Outcome, Policy, clairvoyant, moving_average, pa
 WARM_UP = {"day": 91, "week": 26, "month": 12}
 WINDOW = {"day": 28, "week": 8, "month": 6}
 BENCHMARK = "moving_average"
-COVER = 4
-"""Periods that the benchmark orders up to, as the challenge's organisers do."""
+SPARE = 1
+"""Periods beyond lead time and review that the benchmark orders up to: four weeks for an order that must last three, as
+the challenge's organisers do."""
 
 
 def replayed(
@@ -82,10 +84,11 @@ def _outcomes(forecaster: Forecaster, whole: Panel, known: Panel, engine: Engine
             "simulate fewer windows or ingest more history"
         )
     sales = np.nan_to_num(whole.sold[rows]).astype(np.float64)
-    in_stock, season = whole.exposure[rows] > 0, _season(whole)
+    cover = (supply.lead_time + supply.review).astype(np.int64) + SPARE
+    in_stock, season = whole.exposure[rows] > 0, _season(whole, int(cover.max()))
 
     def benchmark(first: int) -> Policy:
-        return moving_average(sales, in_stock, season, first, cover=COVER)
+        return moving_average(sales, in_stock, season, first, cover=cover)
 
     opening = steady_state(sales[:, start - before : start], supply, benchmark(start - before))
     demand = sales[:, start:]
@@ -119,7 +122,7 @@ class _Ahead:
         if period not in self._found:
             origin = self._start + period
             covered = np.flatnonzero(self._whole.eligible(origin))
-            values = self._forecaster.recipe.forecast(self._whole, origin)
+            values = in_whole_units(self._forecaster.recipe.forecast(self._whole, origin), self._whole, origin)
             everybody = np.zeros((len(self._whole.item_ids), *values.shape[1:]), np.float32)
             everybody[covered] = values
             self._found[period] = self._forecaster.paths(everybody[self._rows], N_PATHS, seed=period)
@@ -146,11 +149,11 @@ def _same(whole: Panel, keys: Keys) -> Ints:
     return np.array([at[key] for key in keys])
 
 
-def _season(whole: Panel) -> Ints:
+def _season(whole: Panel, longest: int) -> Ints:
     """The place of each period, and of those that the benchmark covers after it, in its season."""
     place = {"day": "%w", "week": "%V", "month": "%m"}[whole.frequency]
     first = int(number(whole.dates[0], whole.frequency))
-    days = first_day(np.arange(first, first + whole.n_periods + COVER), whole.frequency)
+    days = first_day(np.arange(first, first + whole.n_periods + longest), whole.frequency)
     return np.array([int(day.strftime(place)) for day in days.astype(object)])
 
 
