@@ -142,7 +142,8 @@ def panel(past: Engine, as_of: datetime, settings: PanelSettings, known_future: 
     series = sold.take(np.flatnonzero(np.diff(_numbers(sold["series_idx"]), prepend=-1)))
     location = _coded(series["location_id"])
     begun = np.logical_or.accumulate(quantity > 0, axis=1)
-    on_sale = _exposure(past, series, start, settings.frequency, range(first, end))
+    together = _together(series["location_id"].to_pylist())
+    on_sale = _exposure(past, series, start, settings.frequency, range(first, end), together)
     exposure = np.ones_like(on_sale) if settings.stock_outs == "ignored" else on_sale
     counted = begun & _open(quantity, begun, location) & (exposure >= LEAST_SHARE[settings.stock_outs])
     plans = [past] if known_future is None else [past, known_future]
@@ -191,11 +192,12 @@ def outcome(truth: Engine, end: datetime, of: Panel, keys: Keys | None = None) -
     keys = list(zip(of.item_ids, of.location_ids, strict=True)) if keys is None else keys
     columns = {"item_id": [item for item, _ in keys], "location_id": [place for _, place in keys]}
     series = pa.table({"series_idx": range(len(keys)), **columns})
-    found = truth.bind(series=series).select(_SOLD, as_of=end, frequency=of.frequency, together=_together(series))
+    together = _together(of.location_ids)
+    found = truth.bind(series=series).select(_SOLD, as_of=end, frequency=of.frequency, together=together)
     first = int(number(of.dates[of.n_periods], of.frequency))
     ahead = range(first, first + of.horizon)
     units = _placed(found, "quantity", len(keys), ahead, np.float32(0))
-    return np.maximum(units, 0), _exposure(truth, series, end, of.frequency, ahead)
+    return np.maximum(units, 0), _exposure(truth, series, end, of.frequency, ahead, together)
 
 
 _AVAILABLE = f"""
@@ -211,14 +213,16 @@ group by 1, 2
 """
 
 
-def _exposure(known: Engine, series: pa.Table, as_of: datetime, frequency: Frequency, periods: range) -> Floats:
-    found = known.bind(series=series).select(_AVAILABLE, as_of=as_of, frequency=frequency, together=_together(series))
+def _exposure(
+    known: Engine, series: pa.Table, as_of: datetime, frequency: Frequency, periods: range, together: int
+) -> Floats:
+    found = known.bind(series=series).select(_AVAILABLE, as_of=as_of, frequency=frequency, together=together)
     return _placed(found, "available", series.num_rows, periods, np.float32(1))
 
 
-def _together(series: pa.Table) -> int:
-    """1 where series are of all locations together; else a series without one is of what names no location."""
-    return int(not any(series["location_id"].to_pylist()))
+def _together(location_ids: Sequence[str]) -> int:
+    """1 where a panel's series are of all locations together; else one without a place is of what names none."""
+    return int(not any(location_ids))
 
 
 def _open(quantity: Floats, begun: NDArray[np.bool_], location: Ints) -> NDArray[np.bool_]:
@@ -270,7 +274,7 @@ def _offers(plans: Sequence[Engine], series: pa.Table, settings: PanelSettings, 
         _require(settings.covariates, plan)
     names = tuple(dict.fromkeys((*PRICES, *PROMOTIONS, *settings.covariates)))
     text = _OFFERS.format(columns=", ".join(f'avg(cast("{name}" as double)) as "{name}"' for name in names))
-    asked = {"frequency": settings.frequency, "together": _together(series)}
+    asked = {"frequency": settings.frequency, "together": _together(series["location_id"].to_pylist())}
     found = pa.concat_tables([plan.bind(series=series).select(text, **asked) for plan in plans])
     unmatched = found.set_column(0, "series_idx", found["series_idx"].fill_null(series.num_rows))
     offers = {name: _placed(unmatched, name, series.num_rows + 1, periods, np.float32(np.nan)) for name in names}

@@ -329,10 +329,10 @@ def _json(answer: object) -> Response:
 
 
 def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], version: str, **told: object) -> Response:
-    """Rows under the names that the first has, else under ``columns``; what else is told stands in headers."""
+    """Rows under all the names that they have, else under ``columns``; what else is told stands in headers."""
     text = io.StringIO()
     flat = [_flat(row) for row in rows]
-    writer = csv.DictWriter(text, list(flat[0]) if flat else columns)
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in flat for name in row)) or columns)
     writer.writeheader()
     writer.writerows(flat)
     headers = {f"x-{name.replace('_', '-')}": str(value) for name, value in told.items()}

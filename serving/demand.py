@@ -2,7 +2,7 @@
 
 ``forecast.npy``        float32 [n_series, horizon, 1 + n_quantiles], units: the mean, then the quantiles
 ``series.json``         item_ids and location_ids, one each per series, location "" is all together; patterns, one per
-                        series that the trees tell: the others, which come after these, are newcomers
+                        series that the trees tell: the others, after these, are ``serving.sparse``
 ``forecast.json``       cutoff and dates, the settings of the panel, the quantiles, the bases, the loss
 ``dependence.npy``      float64 [horizon, horizon]: see ``serving.paths.Dependence``
 ``offsets.npy``         float32 [n_patterns, horizon, n_quantiles]: see ``serving.recipe.moved``
@@ -26,19 +26,19 @@ from features.demand import offered_features
 from features.demand_classes import Classes
 from features.engine import Engine
 from features.errors import UserError
-from features.newcomers import launches
+from features.launches import launches
 from features.panels import Floats, Keys, Panel, PanelSettings, panel
 from serving import explain, stored_panel
 from serving.artifact import Artifact, ArtifactError, Json
-from serving.newcomers import newcomers
 from serving.paths import Dependence, paths
 from serving.quantile_network import QuantileNetwork
 from serving.recipe import LEAST_MEAN, Base, Recipe, base_of, in_whole_units, inputs, model_names
+from serving.sparse import sparse_forecast
 from serving.trees import Trees
 from serving.what_if import Change, concerned, laid_over, refuse_impossible
 
-TREES, NEWCOMERS = "trees", "newcomers"
-"""What tells a series: its past, by trees; or what its like sold when it was new."""
+TREES, SPARSE = "trees", "sparse"
+"""What tells a series: its past, by trees; or, where that is too little, what its like sold when it was new too."""
 MOST_CHANGED_ROWS = 20_000
 """Series times periods that one what-if answers."""
 
@@ -142,7 +142,7 @@ class Forecaster:
         return panel(past, as_of, self.settings, known_future)
 
     def forecast(self, known: Panel) -> Floats:
-        """Forecasts after the end of a panel by the artifact's models, newcomers left out; see ``Recipe.forecast``.
+        """Forecasts after the end of a panel, by the artifact's trees, of what sold enough; see ``Recipe.forecast``.
 
         Raises ArtifactError when this release computes other features than the model was trained with.
         """
@@ -151,13 +151,13 @@ class Forecaster:
             raise ArtifactError(f"{self._artifact.folder} was trained with other features: train the model again")
         return in_whole_units(self.recipe.units(rows, bases, patterns), known, known.n_periods)
 
-    def newcomers(self, past: Engine, as_of: datetime, known: Panel) -> tuple[Keys, Floats]:
+    def sparse(self, past: Engine, as_of: datetime, known: Panel) -> tuple[Keys, Floats]:
         """The series that ``forecast`` leaves out of a panel although they are on sale, and their forecasts.
 
         Returns keys, length A, and float32, shape (A, horizon, 1 + n_quantiles), units.
         """
         seen = launches(past, as_of, self.settings, known)
-        return seen.asked_keys, newcomers(seen, self.settings.horizon, self.quantiles)
+        return seen.asked_keys, sparse_forecast(seen, self.settings.horizon, self.quantiles)
 
     def rescored(self, changes: Sequence[Change], chosen: Sequence[int]) -> Floats:
         """The forecasts of some series had the changes been planned at the cut-off.
@@ -241,7 +241,7 @@ class Forecaster:
             "item_id": self.item_ids[series],
             "location_id": self.location_ids[series] or None,
             "date": self.dates[step],
-            "tier": TREES if self._is_told(series) else NEWCOMERS,
+            "tier": TREES if self._is_told(series) else SPARSE,
         }
 
     def _is_told(self, series: int) -> bool:

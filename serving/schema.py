@@ -214,8 +214,8 @@ class Forecast(BaseModel):
     location_id: str | None
     date: date
     """First day of the period."""
-    tier: Literal["trees", "newcomers"]
-    """What tells it: the series' own past, or what its like sold when it was new."""
+    tier: Literal["trees", "sparse"]
+    """What tells it: its own past by trees, or, where that is too little, what its like sold when it was new too."""
     mean: float
     """Expected units."""
     level: float | None = None
@@ -295,7 +295,7 @@ class ChangedForecast(Answer):
     date: date
     """First day of the period."""
     tier: Literal["trees"]
-    """What tells it; of newcomers nobody knows what offers do."""
+    """What tells it; of what sold too little nobody knows what offers do."""
     before: Units
     after: Units
     effect: float | None

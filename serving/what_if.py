@@ -43,8 +43,9 @@ def refuse_impossible(known: Panel, changes: Iterable[Change], dates: Sequence[s
     """Nothing where every change can be laid over a panel.
 
     dates : ISO dates of the periods that are asked about
-    Raises UserError for the first that cannot: it names another date, a location where its item is not sold, or a
-        covariate that the model does not read. An item that the panel does not hold is no mistake.
+    Raises UserError for the first that cannot: it names another date, a location where its item is not sold, a
+        covariate that the model does not read, or a column of which it has seen nothing. An item that the panel does
+        not hold is no mistake.
     """
     changes = list(changes)
     covariates = [name for name in known.offers if name not in (*PRICES, *PROMOTIONS)]
@@ -52,6 +53,11 @@ def refuse_impossible(known: Panel, changes: Iterable[Change], dates: Sequence[s
     for change in changes:
         if change.date not in (None, *dates):
             raise UserError(f"date {change.date} is not the first day of a period asked about: {_listed(dates)}")
+        if untaught := sorted(name for name in change.offers if name in known.offers and not _is_told(known, name)):
+            raise UserError(
+                f"the model knows no {untaught[0]} of the past, so that it cannot say what another one does: ingest a "
+                "table `offers` that has it and train again"
+            )
         if unknown := sorted(change.offers.keys() - {"price", *PROMOTIONS, *covariates}):
             allowed = f"allowed are {', '.join(covariates)}" if covariates else "it reads none"
             raise UserError(f"covariate {unknown[0]} is not read by this model; {allowed}")
@@ -88,6 +94,11 @@ def concerned(known: Panel, series: NDArray[np.integer], whole_categories: bool)
     same_item = np.fromiter((item in items for item in known.item_ids), bool, len(known.item_ids))
     choice = known.category if whole_categories else known.category * (known.location.max() + 1) + known.location
     return np.flatnonzero(same_item | np.isin(choice, choice[series]))
+
+
+def _is_told(known: Panel, name: str) -> bool:
+    """Whether the past has values of an offers' column."""
+    return not bool(np.isnan(known.offers[name][:, : known.n_periods]).all())
 
 
 def _series_of(known: Panel, changes: Iterable[Change]) -> Mapping[str, list[int]]:

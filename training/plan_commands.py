@@ -44,11 +44,11 @@ def forecast(
     """Write the champion's quantiles for every item and period: long as Parquet, wide as CSV, overrides beside them."""
     speaker, lake = Speaker(json), Lake(load_shop(shop))
     answers.require_format(out)
-    asked, since = _quantiles(quantiles), instant(as_of, "--as-of")
+    asked, since = _quantiles(quantiles), _since(as_of, lake)
     model = answers.champion(lake.shop, family("demand"))
     found = _forecast(model, lake, since)
     found = found.of_first(horizon or found.horizon).of_quantiles(asked or found.quantiles)
-    standing = _standing(lake, since)
+    standing = _standing(lake)
     table = (long if out.suffix == ".parquet" else wide)(found, standing, model.version)
     answers.write(table, out)
     speaker.say(f"{table.num_rows:,} rows in {out}")
@@ -68,7 +68,7 @@ def override(
     speaker, lake = Speaker(json), Lake(load_shop(shop))
     by, reason = _said("--by", by), _said("--reason", reason)
     model = answers.champion(lake.shop, family("demand"))
-    found = _forecast(model, lake, instant(as_of, "--as-of"))
+    found = _forecast(model, lake, _since(as_of, lake))
     changes = plan_sheet.read(plan, found)
     added = plan_sheet.batch(changes, found, datetime.now(UTC), by, reason, model.version)
     overrides.append(overrides.folder(lake.shop), added)
@@ -89,10 +89,8 @@ def reorder(
     """Write what to order of every item that has terms of supply, most money at risk first, each with its reason."""
     speaker, lake = Speaker(json), Lake(load_shop(shop))
     answers.require_format(out)
-    model, since = answers.champion(lake.shop, family("demand")), instant(as_of, "--as-of")
-    morning = since or lake.end()
-    standing = _standing(lake, since)
-    placed = order_list(cast("Forecaster", model.scorer), lake.engine(), morning, standing)
+    model, morning = answers.champion(lake.shop, family("demand")), _since(as_of, lake) or lake.end()
+    placed = order_list(cast("Forecaster", model.scorer), lake.engine(), morning, _standing(lake))
     table = placed.orders.append_column("as_of", pa.repeat(pa.scalar(morning.date()), placed.orders.num_rows))
     table = table.append_column("model_version", pa.repeat(model.version, table.num_rows))
     n_orders = table.filter(pc.field("order_quantity") > 0).num_rows
@@ -110,9 +108,20 @@ def _forecast(model: ServedModel, lake: Lake, as_of: datetime | None) -> Forecas
     return stored(forecaster) if as_of is None else computed(forecaster, lake.engine(), as_of)
 
 
-def _standing(lake: Lake, as_of: datetime | None) -> pa.Table:
-    """The overrides that stood at an instant; without one all made so far, as planners change what has just begun."""
-    return overrides.standing(overrides.folder(lake.shop), as_of or datetime.now(UTC))
+def _since(as_of: str, lake: Lake) -> datetime | None:
+    """The first day not yet known, as asked for; raises UserError after the data's end: unknown is not unsold."""
+    since = instant(as_of, "--as-of")
+    if since is not None and since > lake.end():
+        raise UserError(
+            f"--as-of {as_of} lies after the data's end, {lake.end():%Y-%m-%d}: ingest what was sold until then, or "
+            "choose an earlier day"
+        )
+    return since
+
+
+def _standing(lake: Lake) -> pa.Table:
+    """The overrides made so far, of whatever period: planners change what has just begun, too."""
+    return overrides.standing(overrides.folder(lake.shop), datetime.now(UTC))
 
 
 def _quantiles(text: str) -> Sequence[float]:

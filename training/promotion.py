@@ -1,4 +1,4 @@
-"""Which version serves: a candidate must not be worse than the champion on the same windows, in no measure."""
+"""Which version serves: on the same windows a candidate must be as good by the gate and hold its own in the guards."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -83,6 +83,8 @@ def rollback(shop: Shop, task: Task) -> tuple[str, str]:
     champion, previous = tracking.champion(shop, task), tracking.previous_champion(shop, task)
     if champion is None or previous is None or previous == champion:
         raise UserError(f"{shop.name}.{task} has no earlier champion to go back to: promote another version instead")
+    if fault := _fault(shop, task, previous):
+        raise UserError(f"{shop.name}.{task} version {previous} cannot serve: {fault}")
     _let_serve(shop, task, previous, tracking.artifact_of(shop, task, previous))
     return champion, previous
 

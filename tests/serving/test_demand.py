@@ -144,6 +144,6 @@ def test_trees_of_other_features_are_refused(forecaster: Forecaster, known: Pane
         forecaster.forecast(known)
 
 
-def test_a_series_beyond_those_that_the_trees_tell_is_a_newcomer(forecaster: Forecaster):
+def test_a_series_beyond_those_that_the_trees_tell_sold_too_little(forecaster: Forecaster):
     rows = forecaster.answer({**EVERYTHING, "horizon": 1})["forecasts"]
-    assert [row["tier"] for row in rows] == ["trees", "trees", "trees", "newcomers"]
+    assert [row["tier"] for row in rows] == ["trees", "trees", "trees", "sparse"]

@@ -141,17 +141,18 @@ def test_the_order_list_is_kept_for_the_service(run: Run, home: Path, tmp_path: 
     assert (found["as_of"], found["model_version"], found["total"]) == (f"{AFTER}", "1", N_ITEMS)
 
 
-def test_what_is_planned_from_the_day_on_changes_nothing_as_of_that_day(run: Run, tmp_path: Path):
-    as_of = ["--as-of", f"{AFTER}"]
-
-    def answers() -> list[bytes]:
-        for command in ("forecast", "reorder"):
-            assert run(command, "--out", tmp_path / f"{command}.csv", *as_of)[0] == 0
-        return [(tmp_path / f"{command}.csv").read_bytes() for command in ("forecast", "reorder")]
-
-    before = answers()
+def test_what_is_planned_stands_on_whatever_morning_one_asks(run: Run, tmp_path: Path):
     assert planned(run, tmp_path, f"i1,{AFTER},90")[0] == 0
-    assert answers() == before
+    assert run("reorder", "--out", tmp_path / "orders.csv", "--as-of", f"{AFTER}")[0] == 0
+    assert "Planned by" in (tmp_path / "orders.csv").read_text()
+
+
+@pytest.mark.parametrize("command", ["forecast", "reorder"])
+def test_a_day_beyond_the_data_is_refused_and_no_list_is_kept(run: Run, home: Path, tmp_path: Path, command: str):
+    status, _, err = run(command, "--out", tmp_path / "out.csv", "--as-of", "2030-01-07")
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"--as-of 2030-01-07 lies after the data's end, {AFTER}" in err
+    assert not list(home.rglob("2030-01-07.parquet"))
 
 
 def test_a_sheet_with_a_wrong_line_appends_nothing(run: Run, home: Path, tmp_path: Path):

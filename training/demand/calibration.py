@@ -16,8 +16,9 @@ LEAST_CELLS = 2_000
 def offsets(held_out: HeldOut, quantiles: Sequence[float]) -> dict[str, Floats]:
     """Offsets of every class and step, as ``serving.recipe.moved`` reads them.
 
-    The offset of a quantile is the same quantile of its own errors (split conformal: Romano, Patterson, Candes,
-    "Conformalized quantile regression", NeurIPS 2019), in units of the mean. Classes with little held out take those
+    The offset of a quantile is the same quantile of its own errors, in units of the mean (in the manner of Romano,
+    Patterson, Candes, "Conformalized quantile regression", NeurIPS 2019, without their guarantee: the quantiles that
+    answer are learnt from more than those that erred here). Classes with little held out take those
     of all, and so do the steps of a class. One held-out horizon alone moves nothing: its errors may be its own.
 
     Returns by class float32, shape (H, Q); under ``ALL`` those of every other class.
@@ -28,22 +29,27 @@ def offsets(held_out: HeldOut, quantiles: Sequence[float]) -> dict[str, Floats]:
     found = {ALL: _by_step(errors, quantiles)}
     for name in np.unique(held_out.pattern).tolist():
         own = errors[held_out.pattern == name]
-        if _n_known(own) >= LEAST_CELLS:
+        if _known(own).sum() >= LEAST_CELLS:
             found[name] = _by_step(own, quantiles)
     return found
 
 
 def _by_step(errors: Floats, quantiles: Sequence[float]) -> Floats:
-    if _n_known(errors) < LEAST_CELLS * errors.shape[1]:
-        together = errors.reshape(-1, 1, errors.shape[2])
-        return np.repeat(_of(together, quantiles), errors.shape[1], axis=0)
-    return _of(errors, quantiles)
+    """Each step's own where enough of it is known, those of all steps elsewhere, shape (H, Q)."""
+    found = np.tile(_of(errors.reshape(-1, errors.shape[2]), quantiles), (errors.shape[1], 1))
+    for step in np.flatnonzero(_known(errors).sum(axis=0) >= LEAST_CELLS):
+        found[step] = _of(errors[:, step], quantiles)
+    return found
 
 
 def _of(errors: Floats, quantiles: Sequence[float]) -> Floats:
-    """Each column's own quantile over rows, shape (H, Q), of [n, H, Q]."""
-    return np.stack([np.nanquantile(errors[:, :, k], level, axis=0) for k, level in enumerate(quantiles)], axis=-1)
+    """Each column's own quantile, shape (Q,), of [n, Q] without the rows that are not known."""
+    known = errors[~np.isnan(errors[:, 0])]
+    if not len(known):
+        return np.zeros(len(quantiles), np.float32)
+    found = [np.quantile(known[:, k], level) for k, level in enumerate(quantiles)]
+    return np.array(found, np.float32)
 
 
-def _n_known(errors: NDArray[np.floating]) -> int:
-    return int((~np.isnan(errors[:, :, 0])).sum())
+def _known(errors: Floats) -> NDArray[np.bool_]:
+    return ~np.isnan(errors[:, :, 0])

@@ -23,7 +23,7 @@ from features.panels import Floats, Panel, outcome
 from features.periods import SEASON, first_day, number
 from features.windows import Window
 from serving.counts import slow_quantiles
-from serving.demand import NEWCOMERS, Forecaster
+from serving.demand import SPARSE, Forecaster
 from serving.paths import Dependence, paths
 from serving.smoothing import MEMBERS, around
 from training.evaluation import Row, mean_rows, ratio_rows
@@ -59,7 +59,7 @@ def evaluate(forecaster: Forecaster, window: Window, split: str, planned: pa.Tab
     coverage is of each pair of quantiles around the median, ``_total`` of the sum over the horizon; ``value_added`` is
     the WAPE of the step before less that of the step, see ``LADDER``. Periods not whole in the window are left out, and
     those in which an item was not on sale all the time: what would have been bought is not known. Segments are classes
-    of demand, ``overridden``: the series and periods that ``planned`` holds, and ``newcomers``, which are in no other.
+    of demand, ``overridden``: the series and periods that ``planned`` holds, and ``sparse``, which are in no other.
     Intervals resample series.
 
     planned : the overrides that stood at the window's ``as_of``, as from ``features.overrides.standing``
@@ -89,19 +89,19 @@ def evaluate(forecaster: Forecaster, window: Window, split: str, planned: pa.Tab
             ahead = values[whole][:, steps, 1:]
             inside = covered_totals(ahead, actual[whole], forecaster.quantiles, forecaster.dependence)
             rows += mean_rows({(NAME, f"{name}_total"): hit for name, hit in inside.items()}, split, segment=segment)
-    rows += _newcomers(forecaster, window, known, steps, split)
+    rows += _sparse(forecaster, window, known, steps, split)
     units = _planned_units(planned, known)[:, steps]
     return rows + _overridden(judged, units, actual, forecaster.quantiles, split)
 
 
-def _newcomers(forecaster: Forecaster, window: Window, known: Panel, steps: NDArray[np.intp], split: str) -> list[Row]:
-    keys, values = forecaster.newcomers(window.past, window.as_of, known)
+def _sparse(forecaster: Forecaster, window: Window, known: Panel, steps: NDArray[np.intp], split: str) -> list[Row]:
+    keys, values = forecaster.sparse(window.past, window.as_of, known)
     if not keys:
         return []
     sold, exposure = (found[:, steps] for found in outcome(window.truth, window.end, known, keys))
     actual = np.where(exposure >= 1, sold, np.float32(np.nan))
     judged = Judged(values[:, steps, 0], values[:, steps, 1:])
-    return rows_of(NEWCOMERS, split, judged, actual, forecaster.quantiles, NEWCOMERS)
+    return rows_of(SPARSE, split, judged, actual, forecaster.quantiles, SPARSE)
 
 
 def _compared(

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from features.engine import Engine
 from features.errors import UserError
-from features.newcomers import Launches, launches
+from features.launches import Launches, launches
 from features.panels import Floats, Panel, panel
 from features.periods import Frequency
 from serving import stored_panel
 from serving.artifact import Draft, Json
-from serving.newcomers import newcomers
 from serving.paths import Dependence
 from serving.quantile_network import QuantileNetwork
 from serving.recipe import Recipe, in_whole_units, inputs, model_names, moved
+from serving.sparse import sparse_forecast
 from serving.trees import Trees
 from training.demand.calibration import offsets
 from training.demand.challenge import challenger
@@ -70,7 +70,7 @@ class DemandModel:
         if self.network is not None:
             self.network.save(draft, "network")
         told = in_whole_units(self._recipe().units(rows, bases, patterns), self.known, self.known.n_periods)
-        young = newcomers(self.seen, self.known.horizon, self.config.quantiles)
+        young = sparse_forecast(self.seen, self.known.horizon, self.config.quantiles)
         draft.array("forecast", np.concatenate([told, young]))
 
     def golden_requests(self) -> list[Json]:
@@ -93,7 +93,7 @@ class DemandModel:
         return Recipe(means, shape, config.bases, config.quantiles_of, self.offsets, self.network, self.share)
 
     def _series(self) -> dict[str, list[str]]:
-        """Those that the trees tell, then the newcomers."""
+        """Those that the trees tell, then those that sold too little."""
         told = [(self.known.item_ids[row], self.known.location_ids[row]) for row in _forecast_rows(self.known)]
         item_ids, location_ids = zip(*told, *self.seen.asked_keys, strict=True)
         return {"item_ids": list(item_ids), "location_ids": list(location_ids)}

@@ -76,7 +76,7 @@ def computed(forecaster: Forecaster, engine: Engine, as_of: datetime) -> Forecas
     past = before(engine, as_of)
     known = forecaster.panel(past, as_of, planned(engine, as_of, ahead.after(as_of)))
     told = [(known.item_ids[row], known.location_ids[row]) for row in np.flatnonzero(known.eligible(known.n_periods))]
-    young, expected = forecaster.newcomers(past, as_of, known)
+    young, expected = forecaster.sparse(past, as_of, known)
     values = np.concatenate([forecaster.forecast(known), expected])
     return Forecast([*told, *young], known.dates[known.n_periods :], known.frequency, forecaster.quantiles, values)
 

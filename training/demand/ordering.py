@@ -46,7 +46,7 @@ def order_list(
 
     engine : everything known; of stock the latest row up to that day counts, of sales and offers what was known then
     standing_overrides : as from ``features.overrides.standing``: in their periods demand has the mean that was planned,
-        and as much spread around it as the forecast has
+        and as much spread over it as the forecast has over its own
     Columns ``item_id, location_id, order_quantity, order_up_to, reorder_point, safety_stock, on_hand, on_order,
     expected_cost, money_at_risk, reason``.
     Raises UserError when no series has terms, or an order must last longer than the forecast reaches.

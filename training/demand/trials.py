@@ -1,4 +1,4 @@
-"""Forecasts of the past as they would have been made: blocks of held-out horizons, told by models of what came before.
+"""Forecasts of the past much as they would have been made: blocks of held-out horizons, told by what came before.
 
 How these forecasts err teaches the quantiles. Those of a block are learnt from the other blocks, so that errors of a
 time that nobody has seen are what intervals are calibrated to; the quantiles that answer are learnt from all of them.
@@ -13,6 +13,7 @@ import lightgbm
 import numpy as np
 
 from features.demand_classes import pattern
+from features.errors import UserError
 from features.panels import Floats, Panel
 from serving.recipe import Recipe, mean_of
 from training.demand.challenge import challenger
@@ -34,13 +35,14 @@ SHARES = (0.0, 0.25, 0.5, 0.75)
 
 
 class Trial(NamedTuple):
-    """A block of held-out horizons, and what knows nothing of it.
+    """A block of held-out horizons, and what forecasts it: means of what came before, quantiles of the other blocks.
 
     judged : the block's examples
     mean : float32, shape (n,), of these, over the first base
     n_trees : that each mean took
-    recipe : of what came before the block; where held-out errors teach the quantiles, those of the other blocks do,
-        if there are any. Its network, if one is asked for, has no share yet.
+    recipe : its means were fitted before the block and know of it how many trees to take, unless ``patience`` is 0;
+        where held-out errors teach the quantiles, those of the other blocks do, earlier and later ones, if there are
+        any. Its network, if one is asked for, has no share yet.
     """
 
     origins: list[int]
@@ -61,6 +63,11 @@ def trials(known: Panel, config: DemandConfig, device: str) -> list[Trial]:
 def _trial(known: Panel, block: list[int], config: DemandConfig, device: str) -> Trial:
     judged = examples(known, block, config.bases)
     earlier = examples(known, origins(known, block[0], config), config.bases)
+    if not (len(judged.units) and len(earlier.units)):
+        raise UserError(
+            f"no series had sales enough {known.n_periods - block[0]} {known.frequency}s before the cut-off, where the "
+            "forecast is tried out: lower min_periods or n_validation, or ingest more history"
+        )
     means = mean_boosters(earlier, config, judged)
     quantiles = quantile_boosters(earlier, config) if config.quantiles_of == "base" else []
     network = challenger(earlier, known, config, device)
@@ -75,7 +82,8 @@ def _crossed(trial: Trial, tried: Sequence[Trial], config: DemandConfig) -> Tria
 
 def origins(known: Panel, n_periods: int, config: DemandConfig) -> list[int]:
     """Origins whose targets precede ``n_periods``, evenly over the panel's later part: no dead series is missing."""
-    spread = np.linspace(known.n_periods * config.first_origin, n_periods - config.horizon, config.n_origins)
+    last = n_periods - config.horizon
+    spread = np.linspace(min(known.n_periods * config.first_origin, last), last, config.n_origins)
     return sorted({round(origin) for origin in spread.tolist()})
 
 

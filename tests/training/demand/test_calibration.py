@@ -53,6 +53,14 @@ def test_a_class_with_little_held_out_takes_the_offsets_of_all():
     assert found[ALL].shape == (N_STEPS, len(QUANTILES))
 
 
+def test_a_step_of_which_nothing_is_known_takes_the_offsets_of_the_others():
+    held = held_out(4 * LEAST_CELLS)
+    held.actual[:, 1] = np.nan
+    for offset in offsets(held, QUANTILES).values():
+        np.testing.assert_array_equal(offset[1], offset[0])
+        assert np.isfinite(offset).all()
+
+
 def test_one_held_out_horizon_alone_moves_nothing():
     held = held_out(4 * LEAST_CELLS)._replace(origin=np.zeros(4 * LEAST_CELLS, int))
     np.testing.assert_array_equal(moved(held.units, held.pattern, offsets(held, QUANTILES)), held.units)

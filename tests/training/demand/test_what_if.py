@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from features.demand import features, offered_features
 from features.errors import UserError
-from features.newcomers import Launches
+from features.launches import Launches
 from features.panels import Panel
 from serving.artifact import Draft
 from serving.demand import Forecaster
@@ -85,7 +85,7 @@ def forecaster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return exported(config, tmp_path_factory.mktemp("model") / "artifact")
 
 
-NO_LAUNCHES = Launches([], np.zeros((0, 1), int), *np.zeros((2, 0)), *np.zeros((3, 0), bool))
+NO_LAUNCHES = Launches([], np.zeros((0, 1), int), *np.zeros((3, 0)), *np.zeros((3, 0), bool))
 
 
 def exported(config: DemandConfig, folder: Path) -> Forecaster:

@@ -1,8 +1,8 @@
-"""Demand of what is new, told from how much its like sold when it was new, and from the little it has sold itself.
+"""Demand of what sold too little, or nothing yet: from the little it sold, and from how its like sold when it was new.
 
-A series' rate is gamma distributed around that of its group, and its units are Poisson around its rate: the forecast is
-the posterior's negative binomial. A group's rate is drawn towards the wider group's, a series counting in it for as
-much as its own past can be believed.
+A series' rate is gamma distributed around that of its group, and its units vary around its rate as those of others do,
+at least as a Poisson's: the forecast is a negative binomial. A group's rate is drawn towards the wider group's, a
+series counting in it for as much as its own past can be believed.
 Source: Buehlmann and Straub, "Glaubwuerdigkeit fuer Schadensaetze", 1970; Gamma-Poisson: Gelman et al., "Bayesian Data
 Analysis", 3rd ed., section 2.6.
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from features.newcomers import Doubles, Launches
+from features.launches import Doubles, Launches
 from features.panels import Floats, Ints
 from serving.counts import count_quantiles
 
@@ -23,7 +23,7 @@ MOST_STRENGTH = 52.0
 """Periods that a group counts for in a series' rate, at most, and where series do not differ."""
 
 
-def newcomers(seen: Launches, horizon: int, quantiles: Sequence[float]) -> Floats:
+def sparse_forecast(seen: Launches, horizon: int, quantiles: Sequence[float]) -> Floats:
     """The forecast of the series that are asked for, the same in every step.
 
     Returns float32, shape (A, H, 1 + Q), units: the mean, then the quantiles.
@@ -34,7 +34,7 @@ def newcomers(seen: Launches, horizon: int, quantiles: Sequence[float]) -> Float
     usual = _rates(seen, strength)[seen.asked]
     sold, periods = seen.sold[seen.asked], seen.periods[seen.asked]
     mean = (strength * usual + sold) / (strength + periods)
-    dispersion = 1 + 1 / (strength + periods)
+    dispersion = 1 + 1 / (strength + periods) + _variation(seen) * mean
     ahead = count_quantiles(mean[:, None], dispersion, np.array(quantiles), seen.whole[seen.asked])
     one = np.concatenate([mean[:, None, None], ahead], axis=2)
     return np.repeat(one, horizon, axis=1).astype(np.float32)
@@ -48,6 +48,14 @@ def _strength(seen: Launches) -> float:
     if excess <= 0:
         return MOST_STRENGTH
     return float(np.clip(mean * (periods**2).sum() / excess, 1 / MOST_STRENGTH, MOST_STRENGTH))
+
+
+def _variation(seen: Launches) -> float:
+    """Squared variation of a series' own rate from period to period, beyond a Poisson's, by moments over all."""
+    n = np.maximum(seen.periods, 1)
+    mean, freedom = seen.sold / n, n - 1
+    excess = float((seen.squares - n * mean**2 - freedom * mean).sum())
+    return max(excess, 0.0) / max(float((freedom * mean**2).sum()), 1e-9)
 
 
 def _rates(seen: Launches, strength: float) -> Doubles:

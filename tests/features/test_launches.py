@@ -8,7 +8,7 @@ import pytest
 
 from features import contract
 from features.engine import Engine, duckdb_engine, empty
-from features.newcomers import LEAST_TEACHERS, Launches, launches
+from features.launches import LEAST_TEACHERS, Launches, launches
 from features.panels import PanelSettings, panel
 from features.windows import before
 
@@ -34,14 +34,15 @@ def sold(item: str, weeks: range, units: float = 2.0) -> list[dict]:
 DEMAND = [row for n in range(OLD) for row in sold(f"old{n:02}", range(N_WEEKS))]
 DEMAND += [row for item, begin in LAUNCHED.items() for row in sold(item, range(begin, N_WEEKS, 3))]
 DEMAND += sold("gone", range(5, 20))
+DEMAND += [*sold("riser", range(2, 3), 1.0), *sold("riser", range(50, N_WEEKS), 40.0)]
 ITEMS = [
-    *({"item_id": item, "item_category": "toys"} for item in LAUNCHED),
-    {"item_id": "new00", "item_category": "toys", "created_at": datetime(2024, 1, 1) + timedelta(weeks=28)},
+    *({"item_id": item, "item_category": "toys"} for item in LAUNCHED if item != "new15"),
+    {"item_id": "new15", "item_category": "toys", "created_at": datetime(2024, 1, 1) + timedelta(weeks=44)},
     {"item_id": "listed", "item_category": "toys", "created_at": datetime(2024, 1, 1) + timedelta(weeks=58)},
     {"item_id": "listed long ago", "created_at": datetime(2024, 1, 1)},
     {"item_id": "later", "created_at": datetime(2024, 1, 1) + timedelta(weeks=61)},
     {"item_id": "hidden", "created_at": datetime(2024, 1, 1) + timedelta(weeks=58), "availability": "hidden"},
-][1:]
+]
 
 
 def shop(demand: list[dict], settings: PanelSettings = WEEKLY) -> Launches:
@@ -66,21 +67,27 @@ def row(found: Launches, item: str) -> int:
 
 def test_what_has_no_forecast_of_its_own_and_is_on_sale_is_asked_for(found: Launches):
     asked = {item for item, _ in found.asked_keys}
-    assert asked == {*LAUNCHED, "listed"}
+    assert asked == {*LAUNCHED, "listed", "riser"}
+
+
+def test_what_is_asked_for_counts_by_its_latest_periods(found: Launches):
+    at = row(found, "riser")
+    assert (found.periods[at], found.sold[at]) == (26, 40 * 10)
+    assert found.squares[at] == 40**2 * 10
 
 
 def test_a_launch_is_counted_from_the_period_after_its_first_sale(found: Launches):
     begun = LAUNCHED["new05"]
     at = row(found, "new05")
     assert found.periods[at] == min(26, N_WEEKS - begun - 1)
-    assert found.sold[at] == 2 * len(range(begun + 3, min(begun + 27, N_WEEKS), 3))
+    assert found.sold[at] == 2 * len(range(begun + 3, N_WEEKS, 3))
     assert found.teaches[at]
 
 
 def test_a_launch_is_counted_from_the_listing_where_the_catalogue_has_it(found: Launches):
-    at = row(found, "new00")
-    assert found.periods[at] == 26
-    assert found.sold[at] == 2 * len(range(30, 28 + 26, 3))
+    at = row(found, "new15")
+    assert found.periods[at] == N_WEEKS - 44
+    assert found.sold[at] == 2 * len(range(45, N_WEEKS, 3))
     assert found.periods[row(found, "listed")] == 2
 
 
