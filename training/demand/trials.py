@@ -40,7 +40,8 @@ class Trial(NamedTuple):
     judged : the block's examples
     mean : float32, shape (n,), of these, over the first base
     n_trees : that each mean took
-    recipe : its means were fitted before the block and know of it how many trees to take, unless ``patience`` is 0;
+    recipe : its means were fitted before the block and know of what is held out from there on how many trees to take,
+        unless ``patience`` is 0;
         where held-out errors teach the quantiles, those of the other blocks do, earlier and later ones, if there are
         any. Its network, if one is asked for, has no share yet.
     """
@@ -56,19 +57,21 @@ def trials(known: Panel, config: DemandConfig, device: str) -> list[Trial]:
     """One trial per block, the earliest first."""
     held_out = [known.n_periods - config.horizon * k for k in range(config.n_validation, 0, -1)]
     blocks = np.array_split(held_out, min(MOST_BLOCKS, len(held_out)))
-    tried = [_trial(known, block.tolist(), config, device) for block in blocks]
+    judged = [examples(known, block.tolist(), config.bases) for block in blocks]
+    tried = [_trial(known, block.tolist(), judged[number:], config, device) for number, block in enumerate(blocks)]
     return tried if config.quantiles_of == "base" else [_crossed(trial, tried, config) for trial in tried]
 
 
-def _trial(known: Panel, block: list[int], config: DemandConfig, device: str) -> Trial:
-    judged = examples(known, block, config.bases)
+def _trial(known: Panel, block: list[int], coming: list[Examples], config: DemandConfig, device: str) -> Trial:
+    """The trial of a block; ``coming`` are the examples of it and of those after it, by which its trees stop."""
+    judged = coming[0]
     earlier = examples(known, origins(known, block[0], config), config.bases)
     if not (len(judged.units) and len(earlier.units)):
         raise UserError(
             f"no series had sales enough {known.n_periods - block[0]} {known.frequency}s before the cut-off, where the "
             "forecast is tried out: lower min_periods or n_validation, or ingest more history"
         )
-    means = mean_boosters(earlier, config, judged)
+    means = mean_boosters(earlier, config, joined(coming))
     quantiles = quantile_boosters(earlier, config) if config.quantiles_of == "base" else []
     network = challenger(earlier, known, config, device)
     recipe = Recipe(means, quantiles, config.bases, config.quantiles_of, network=network)
@@ -88,8 +91,8 @@ def origins(known: Panel, n_periods: int, config: DemandConfig) -> list[int]:
 
 
 def n_trees(tried: Sequence[Trial]) -> list[int]:
-    """Trees to fit of each mean: as many as the trials took on average."""
-    return [round(float(np.mean(taken))) for taken in zip(*(trial.n_trees for trial in tried), strict=True)]
+    """Trees to fit of each mean: as many as the first trial took, which saw every held-out horizon."""
+    return tried[0].n_trees
 
 
 def shape(tried: Sequence[Trial], config: DemandConfig) -> list[lightgbm.Booster]:
