@@ -12,8 +12,9 @@ terms that are ours, for the data have none: an order is placed every month and 
 month's end costs 1, a unit of demand that is not served is lost and costs 9 or 99. Every method's quantiles become
 paths by the same dependence, and orders by the same policy, from the same opening stock. ``frat``: eight windows of
 four weeks, with prices and promotions known ahead, against the same model that never saw an offer. ``aus_retail``: the
-last year, the sums of the parts' forecasts, alone and reconciled, beside the same recipe's forecasts of the sums.
-``seeded``: mean forecasts over the true expected demand, refunds taken off.
+last year, the sums of the parts' forecasts, alone and reconciled, beside direct forecasts of the sums: statistical, as
+what is reconciled heeds them, and by the same recipe. ``seeded``: mean forecasts over the true expected demand, refunds
+taken off.
 
 The last line is one JSON object.
 """
@@ -47,6 +48,7 @@ from features.windows import Window, before, rolling, time_window
 from serving.artifact import Artifact, Draft
 from serving.demand import Forecaster
 from serving.paths import paths
+from serving.recipe import base_of
 from serving.supply import Supply
 from training.config import CONFIG_FOLDER, load_config
 from training.demand.config import DemandConfig
@@ -241,7 +243,8 @@ def aus_retail() -> dict[str, float]:
     reconciled = direct(engine, config)
     for level, kept in LEVELS.items():
         base, parts = ahead[level], {"sums": ahead["parts"], "reconciled": reconciled}
-        means = {name: added(of.mean, of.keys, base.keys, kept) for name, of in parts.items()} | {"direct": base.mean}
+        means = {name: added(of.mean, of.keys, base.keys, kept) for name, of in parts.items()}
+        means |= {"statistical": base.statistical, "direct": base.mean}
         errors = {name: float(np.abs(mean - base.actual).sum() / base.actual.sum()) for name, mean in means.items()}
         found |= {f"{level} {name}": error for name, error in errors.items()}
         print(f"aus_retail {level:12} wape  " + "  ".join(f"{name} {error:.4f}" for name, error in errors.items()))
@@ -253,12 +256,16 @@ def aus_retail() -> dict[str, float]:
 
 
 class Direct(NamedTuple):
-    """Forecasts of one level: keys, mean [S, H], paths [S, N, H], truth [S, H], and how they were judged."""
+    """Forecasts of one level: keys, mean [S, H], paths [S, N, H], truth [S, H], and how they were judged.
+
+    statistical : what sums are reconciled towards, units, shape (S, H)
+    """
 
     keys: Keys
     mean: np.ndarray
     paths: np.ndarray
     actual: np.ndarray
+    statistical: np.ndarray
     rows: list[Row]
 
 
@@ -272,7 +279,9 @@ def direct(engine: Engine, config: DemandConfig) -> Direct:
         keys = list(zip(forecaster.item_ids, forecaster.location_ids, strict=True))
         rows = evaluate(forecaster, window, "time")
         paths = forecaster.paths(values, 200).astype(np.float64)
-        return Direct(keys, values[:, :, 0], paths, actual[known.eligible(known.n_periods)], rows)
+        eligible = known.eligible(known.n_periods)
+        statistical = base_of(known, known.n_periods, "holt_winters_additive")[eligible]
+        return Direct(keys, values[:, :, 0], paths, actual[eligible], statistical, rows)
 
 
 def summed(demand: pa.Table, kept: tuple[str, ...]) -> pa.Table:
