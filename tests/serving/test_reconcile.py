@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from features.errors import UserError
 from features.panels import Panel
 from serving import reconcile
-from serving.reconcile import FACTORS, Reconciliation, added, direct, factors, history
+from serving.reconcile import FACTORS, Reconciliation, Sums, added, direct, factors, history
 
 N_SERIES, N_SUMS = 6, 6
 MEMBERS = np.array([[0, 0, 1, 1, 2, 2], [3, 4, 3, 4, 3, 4], [5] * 6])
@@ -63,6 +63,12 @@ def test_sums_that_are_sure_are_met_and_do_not_fight():
     means, twice = np.arange(1.0, 7.0), np.concatenate([MEMBERS, MEMBERS[-1:] + 1])
     ahead = added(1.2 * means, twice, N_SUMS + 1)
     np.testing.assert_allclose(factors(means, means, twice, ahead, np.zeros(N_SUMS + 1)), 1.2, rtol=1e-6)
+
+
+def test_how_far_sums_are_heeded_is_as_both_err():
+    one = Sums(("shop",), np.array([[0, 0]]), np.array([0]), np.array([[6.0, 2.0]]))
+    found = Reconciliation(2.0, {"shop": 4.0}).towards(one, np.float32([[1, 1], [3, 3]]))
+    np.testing.assert_allclose(found, np.tile([1 + 2 * 2 / (8 + 24), 1 - 2 * 2 / (8 + 8)], (2, 1)))
 
 
 def test_what_is_not_sold_stays_unsold():
