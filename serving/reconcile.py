@@ -3,7 +3,8 @@
 With errors that are not correlated, the least expected squared error of coherent means is that of
 ``x + D S' (S D S' + T)^-1 (y - S x)``: means x of the series and their variances D, direct forecasts y of the sums and
 theirs T, and S, which sums. A variance is a dispersion times the forecast, as of counts; so each sum gives all of its
-series one share more or less, and a series' factor is one plus the shares of its sums.
+series one share more or less, and a series' factor is one plus the shares of its sums. Of a sum, the forecast is the
+greater of the two: one of nothing is not sure.
 
 Shapes: n series that are forecast, H periods of the horizon, K kinds of sums, G sums of all kinds.
 
@@ -45,7 +46,7 @@ class Sums(NamedTuple):
     kinds : length K
     members : int64, shape (K, n), the number from 0 to G - 1 of each series' sum of each kind
     kind : int64, shape (G,), place of a sum's kind
-    ahead : float64, shape (G, H), units, >= 0
+    ahead : float64, shape (G, H), units, >= 0; NaN of a sum whose past is unknown
     """
 
     kinds: tuple[SumsOf, ...]
@@ -75,7 +76,8 @@ def direct(known: Panel, origin: int, kinds: Sequence[SumsOf]) -> Sums:
     members = np.stack([numbers + offset for (_, numbers), offset in zip(each, offsets, strict=True)])
     past = history(known.sold[series, :origin], known.demand[series, :origin], members, sum(sizes))
     ahead = _DIRECT.forecast(past, known.horizon, SEASON[known.frequency])
-    return Sums(tuple(kinds), members, np.repeat(np.arange(len(kinds)), sizes), ahead.astype(np.float64))
+    told = np.where(np.isnan(past).all(axis=1, keepdims=True), np.nan, ahead)
+    return Sums(tuple(kinds), members, np.repeat(np.arange(len(kinds)), sizes), told)
 
 
 def history(sold: Floats, demand: Floats, members: Ints, n_sums: int) -> Doubles:
@@ -117,8 +119,10 @@ class Reconciliation:
     def towards(self, sums: Sums, means: Floats) -> Floats:
         """The same towards forecasts of sums that are already made."""
         dispersion = np.array([self.sums[of] for of in sums.kinds])[sums.kind]
-        by_step = zip(means.T.astype(np.float64), sums.ahead.T, strict=True)
-        found = [factors(self.series * x, x, sums.members, y, dispersion * y) for x, y in by_step]
+        parts, found = sums.of(means), []
+        for x, said, y in zip(means.T.astype(np.float64), parts.T, sums.ahead.T, strict=True):
+            ahead = np.where(np.isnan(y), said, y)
+            found.append(factors(self.series * x, x, sums.members, ahead, dispersion * np.maximum(ahead, said)))
         return np.stack(found, axis=1).astype(np.float32)
 
 

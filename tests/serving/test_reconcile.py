@@ -68,7 +68,23 @@ def test_sums_that_are_sure_are_met_and_do_not_fight():
 def test_how_far_sums_are_heeded_is_as_both_err():
     one = Sums(("shop",), np.array([[0, 0]]), np.array([0]), np.array([[6.0, 2.0]]))
     found = Reconciliation(2.0, {"shop": 4.0}).towards(one, np.float32([[1, 1], [3, 3]]))
-    np.testing.assert_allclose(found, np.tile([1 + 2 * 2 / (8 + 24), 1 - 2 * 2 / (8 + 8)], (2, 1)))
+    np.testing.assert_allclose(found, np.tile([1 + 2 * 2 / (8 + 24), 1 - 2 * 2 / (8 + 16)], (2, 1)))
+
+
+def test_a_sum_that_is_said_to_be_nothing_is_not_sure_and_one_unknown_says_nothing():
+    one = Sums(("shop",), np.array([[0, 0]]), np.array([0]), np.array([[0.0, np.nan]]))
+    found = Reconciliation(1.0, {"shop": 9.0}).towards(one, np.float32([[1, 1], [3, 3]]))
+    np.testing.assert_allclose(found, [[0.9, 1], [0.9, 1]], rtol=1e-6)
+
+
+def test_a_sum_whose_past_is_unknown_has_no_forecast():
+    known = panel()
+    known.exposure[[0, 1]] = 0
+    found = direct(known, 38, ("item", "shop"))
+    assert np.isnan(found.ahead).all(axis=1).tolist() == [True, False, False, False]
+    assert not np.isnan(
+        Reconciliation(1.0, {"item": 2.0, "shop": 2.0}).towards(found, np.ones((5, 2), np.float32))
+    ).any()
 
 
 def test_what_is_not_sold_stays_unsold():

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from features import contract
 from features.engine import Engine, duckdb_engine, empty
+from features.errors import UserError
 from features.panels import Panel
 from features.windows import Window, time_window
 from serving.artifact import Artifact, Draft
@@ -84,6 +85,17 @@ def test_what_is_unknown_is_no_error_and_an_order_of_rows_says_nothing():
     again, mixed = reconciled(known, HeldOut(*(each[order] for each in told)), ("item", "shop"))
     assert again.series == pytest.approx(found.series)
     np.testing.assert_allclose(mixed.units, after.units[order], rtol=1e-5)
+
+
+def test_a_kind_of_sums_that_nobody_could_judge_is_refused():
+    known = panel(np.full((4, 40), 5.0))
+    told = held_out(known, 1.0)
+    told.actual[[0, 2, 4, 6]] = np.nan
+    told.actual[[1, 3, 5, 7], 1:] = np.nan
+    reconciled(known, told, ("location",))
+    told.actual[[1, 5], 0] = np.nan
+    with pytest.raises(UserError, match="reconcile has shop, and of no such sum half was known in a held-out period"):
+        reconciled(known, told, ("location", "shop"))
 
 
 @pytest.fixture(scope="module")
