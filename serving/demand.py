@@ -7,6 +7,7 @@
 ``dependence.npy``      float64 [horizon, horizon]: see ``serving.paths.Dependence``
 ``offsets.npy``         float32 [n_patterns, horizon, n_quantiles]: see ``serving.recipe.moved``
 ``features.json``       names of the features in the order in which the trees read them
+``factors.npy``         float32 [n_told, horizon, 1]: see ``serving.recipe.Recipe.factors``
 ``rows.npy``            float32 [n_told, horizon, n_features], the features at the cut-off
 ``bases.npy``           float32 [n_told, horizon, n_bases], units, what the means are multiples of
 ``panel.json`` ...      the panel of which they are, see ``serving.stored_panel``
@@ -33,6 +34,7 @@ from serving.artifact import Artifact, ArtifactError, Json
 from serving.paths import Dependence, paths
 from serving.quantile_network import QuantileNetwork
 from serving.recipe import LEAST_MEAN, Base, Recipe, base_of, in_whole_units, inputs, model_names
+from serving.reconcile import Reconciliation
 from serving.sparse import sparse_forecast
 from serving.trees import Trees
 from serving.what_if import Change, concerned, laid_over, refuse_impossible
@@ -149,7 +151,8 @@ class Forecaster:
         names, rows, bases, patterns = inputs(known, known.n_periods, self.bases)
         if list(names) != self._artifact.json("features"):
             raise ArtifactError(f"{self._artifact.folder} was trained with other features: train the model again")
-        return in_whole_units(self.recipe.units(rows, bases, patterns), known, known.n_periods)
+        units = self.recipe.units(rows, bases, patterns)
+        return in_whole_units(units * self.recipe.factors(units, known, known.n_periods), known, known.n_periods)
 
     def sparse(self, past: Engine, as_of: datetime, known: Panel) -> tuple[Keys, Floats]:
         """The series that ``forecast`` leaves out of a panel although they are on sale, and their forecasts.
@@ -177,7 +180,7 @@ class Forecaster:
         if "price_response" in self.bases:
             response = base_of(plan, plan.n_periods, "price_response")
             bases[:, :, self.bases.index("price_response")] = response[asked]
-        found = self.recipe.units(rows, bases, self._patterns[chosen])
+        found = self.recipe.units(rows, bases, self._patterns[chosen]) * self._artifact.array("factors")[chosen]
         return in_whole_units(found, stored_panel.taken(plan, asked), plan.n_periods)
 
     def paths(self, values: Floats, n_paths: int, seed: int = 0) -> Floats:
@@ -200,7 +203,9 @@ class Forecaster:
         share: float = about["network_share"]
         network = QuantileNetwork.load(self._artifact, "network") if share else None
         means, shape = self._trees[:n_means], self._trees[n_means:]
-        return Recipe(means, shape, self.bases, about["quantiles_of"], offsets, network, share)
+        dispersions = about["reconciliation"]
+        reconciliation = Reconciliation(**dispersions) if dispersions else None
+        return Recipe(means, shape, self.bases, about["quantiles_of"], offsets, network, share, reconciliation)
 
     @cached_property
     def _trees(self) -> list[Trees]:
@@ -267,6 +272,8 @@ class Forecaster:
         least = 0.0 if logarithmic and len(named_bases) == 1 else float(LEAST_MEAN)
         means = self._trees[: len(named_bases)]
         factors = explain.effects(means, rows, named_bases, level, groups, least, logarithmic)
+        if self.recipe.reconciliation is not None:
+            factors["sums"] = self._artifact.array("factors")[series, steps, 0]
         each = zip(*(values.tolist() for values in factors.values()), strict=True)
         return [
             {"level": units, "effects": dict(zip(factors, row, strict=True))}

@@ -29,7 +29,8 @@ GROUPS: Mapping[str, str] = {
 }
 """What a planner calls them, and the features that are meant: "trend" is the series' own recent sales over its level,
 "others" those of the same item, category, place and shop. "level" also has what the model says of any series of the
-level. Beside these there are "covariates", and "base" where a mean corrects another forecast than the level."""
+level. Beside these there are "covariates", "base" where a mean corrects another forecast than the level, and "sums"
+where forecasts of sums correct the means, see ``serving.reconcile``."""
 
 Doubles = NDArray[np.float64]
 

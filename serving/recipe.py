@@ -14,6 +14,7 @@ from features.panels import Floats, Panel
 from features.periods import SEASON
 from serving.price_response import price_response
 from serving.quantile_network import QuantileNetwork
+from serving.reconcile import Reconciliation
 from serving.smoothing import MEMBERS
 
 
@@ -86,6 +87,7 @@ class Recipe:
     quantiles_of : see ``QuantilesOf``
     offsets : how far quantiles are moved, see ``moved``; none are without
     network, share : what gives a share of the quantiles, and which; None: there is none
+    reconciliation : what makes means heed forecasts of their sums; None: they do not
     """
 
     means: Sequence[Regressor]
@@ -95,6 +97,7 @@ class Recipe:
     offsets: Mapping[str, Floats] = field(default_factory=dict)
     network: QuantileNetwork | None = None
     share: float = 0.0
+    reconciliation: Reconciliation | None = None
 
     def forecast(self, known: Panel, origin: int) -> Floats:
         """Forecasts of every series that is eligible at an origin; quantiles ascend and nothing is below zero.
@@ -103,10 +106,21 @@ class Recipe:
         Returns float32, shape (n_eligible, horizon, 1 + n_quantiles), units: the mean, then the quantiles.
         """
         _, rows, bases, patterns = inputs(known, origin, self.bases)
-        return self.units(rows, bases, patterns)
+        units = self.units(rows, bases, patterns)
+        return units * self.factors(units, known, origin)
+
+    def factors(self, units: Floats, known: Panel, origin: int) -> Floats:
+        """What sums say of every series that is eligible at an origin, float32, shape (n_eligible, horizon, 1).
+
+        units : float32, shape (n_eligible, horizon, 1 + n_quantiles), as of ``units``
+        Returns what means and quantiles are multiplied by; 1 where they are not reconciled.
+        """
+        if self.reconciliation is None:
+            return np.ones_like(units[:, :, :1])
+        return self.reconciliation.factors(units[:, :, 0], known, origin)[:, :, None]
 
     def units(self, rows: Floats, bases: Floats, patterns: Classes) -> Floats:
-        """The same from what ``Inputs`` holds of any one or more series."""
+        """The same from what ``Inputs`` holds of any one or more series, before it is reconciled."""
         flat, scales = rows.reshape(-1, rows.shape[-1]), bases.reshape(-1, bases.shape[-1])
         parts = [slice(i, i + ROWS_AT_ONCE) for i in range(0, len(flat), ROWS_AT_ONCE)]
         units = np.concatenate([self.of_rows(flat[part], scales[part]) for part in parts])

@@ -12,8 +12,9 @@ terms that are ours, for the data have none: an order is placed every month and 
 month's end costs 1, a unit of demand that is not served is lost and costs 9 or 99. Every method's quantiles become
 paths by the same dependence, and orders by the same policy, from the same opening stock. ``frat``: eight windows of
 four weeks, with prices and promotions known ahead, against the same model that never saw an offer. ``aus_retail``: the
-last year, the sums of the parts' forecasts beside forecasts of the sums. ``seeded``: mean forecasts over the true
-expected demand, refunds taken off.
+last year, the sums of the parts' forecasts, alone and reconciled, beside direct forecasts of the sums: statistical, as
+what is reconciled heeds them, and by the same recipe. ``seeded``: mean forecasts over the true expected demand, refunds
+taken off.
 
 The last line is one JSON object.
 """
@@ -47,6 +48,7 @@ from features.windows import Window, before, rolling, time_window
 from serving.artifact import Artifact, Draft
 from serving.demand import Forecaster
 from serving.paths import paths
+from serving.recipe import base_of
 from serving.supply import Supply
 from training.config import CONFIG_FOLDER, load_config
 from training.demand.config import DemandConfig
@@ -236,28 +238,34 @@ LEVELS = {"parts": ("item_id", "location_id"), "industries": ("item_id",), "stat
 
 def aus_retail() -> dict[str, float]:
     engine, config, found = Lake(load_shop("aus_retail")).engine(), configuration("aus_retail"), {}
-    demand = engine.select("select * from demand")
-    ahead = {level: direct(engine.bind(demand=summed(demand, kept)), config) for level, kept in LEVELS.items()}
-    parts, tied = ahead["parts"], ahead["parts"].paths
+    demand, alone = engine.select("select * from demand"), config.model_copy(update={"reconcile": ()})
+    ahead = {level: direct(engine.bind(demand=summed(demand, kept)), alone) for level, kept in LEVELS.items()}
+    reconciled = direct(engine, config)
     for level, kept in LEVELS.items():
-        base, sums = ahead[level], added(parts.mean, parts.keys, ahead[level].keys, kept)
-        found[f"{level} sums"], found[f"{level} direct"] = (
-            float(np.abs(mean - base.actual).sum() / base.actual.sum()) for mean in (sums, base.mean)
-        )
-        print(f"aus_retail {level:12} wape of sums {found[f'{level} sums']:.4f}, direct {found[f'{level} direct']:.4f}")
-    by_state = added(tied, parts.keys, ahead["states"].keys, ("location_id",)).sum(axis=0)
-    found["incoherence"] = float(np.abs(by_state - tied.sum(axis=0, dtype=np.float64)).max())
+        base, parts = ahead[level], {"sums": ahead["parts"], "reconciled": reconciled}
+        means = {name: added(of.mean, of.keys, base.keys, kept) for name, of in parts.items()}
+        means |= {"statistical": base.statistical, "direct": base.mean}
+        errors = {name: float(np.abs(mean - base.actual).sum() / base.actual.sum()) for name, mean in means.items()}
+        found |= {f"{level} {name}": error for name, error in errors.items()}
+        print(f"aus_retail {level:12} wape  " + "  ".join(f"{name} {error:.4f}" for name, error in errors.items()))
+    tied, total = reconciled.paths, reconciled.paths.sum(axis=0)
+    by_state = added(tied, reconciled.keys, ahead["states"].keys, ("location_id",)).sum(axis=0)
+    found["incoherence"] = float(np.abs(by_state - total).max())
     print(f"aus_retail: states' paths and the total's differ by {found['incoherence']:.1e} at most")
-    return found | coverage("aus_retail", [parts.rows])
+    return found | coverage("aus_retail", [reconciled.rows])
 
 
 class Direct(NamedTuple):
-    """Forecasts of one level: keys, mean [S, H], paths [S, N, H], truth [S, H], and how they were judged."""
+    """Forecasts of one level: keys, mean [S, H], paths [S, N, H], truth [S, H], and how they were judged.
+
+    statistical : what sums are reconciled towards, units, shape (S, H)
+    """
 
     keys: Keys
     mean: np.ndarray
     paths: np.ndarray
     actual: np.ndarray
+    statistical: np.ndarray
     rows: list[Row]
 
 
@@ -271,7 +279,9 @@ def direct(engine: Engine, config: DemandConfig) -> Direct:
         keys = list(zip(forecaster.item_ids, forecaster.location_ids, strict=True))
         rows = evaluate(forecaster, window, "time")
         paths = forecaster.paths(values, 200).astype(np.float64)
-        return Direct(keys, values[:, :, 0], paths, actual[known.eligible(known.n_periods)], rows)
+        eligible = known.eligible(known.n_periods)
+        statistical = base_of(known, known.n_periods, "holt_winters_additive")[eligible]
+        return Direct(keys, values[:, :, 0], paths, actual[eligible], statistical, rows)
 
 
 def summed(demand: pa.Table, kept: tuple[str, ...]) -> pa.Table:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from features.panels import PanelSettings, StockOuts
 from features.periods import Frequency
 from serving.recipe import Base, QuantilesOf
+from serving.reconcile import SumsOf
 from training.config import BoosterConfig, Config, PositiveFloat, PositiveInt
 
 Loss = Literal["tweedie", "mape"]
@@ -64,6 +65,9 @@ class DemandConfig(Config):
     bases: Annotated[tuple[Base, ...], Field(min_length=1)] = ("level",)
     """What the trees correct: a series' recent level, the response to its prices and promotions, or one of
     ``serving.smoothing``'s forecasts. Each has its own trees, and the mean is the geometric mean of what they say."""
+    reconcile: tuple[SumsOf, ...] = ()
+    """Sums that have forecasts of their own, by which the series' are corrected: of an item in all locations, of a
+    category, of a location, of the whole shop."""
     quantiles_of: QuantilesOf = "mean"
     """What quantiles are multiples of: "mean", learnt from held-out errors; "base", the first of them, learnt from
     every example, for a horizon so long that little can be held out."""
@@ -85,6 +89,13 @@ class DemandConfig(Config):
     def _what_is_listed_makes_sense(self) -> Self:
         if len(set(self.bases)) < len(self.bases):
             raise ValueError(f"bases are {self.bases}: each counts once")
+        if len(set(self.reconcile)) < len(self.reconcile):
+            raise ValueError(f"reconcile is {self.reconcile}: each counts once")
+        if not self.by_location and (pointless := {"item", "location"} & set(self.reconcile)):
+            raise ValueError(
+                f"reconcile has {min(pointless)} and by_location is false: there are no series of locations to add up; "
+                "leave it out or set by_location"
+            )
         if list(self.quantiles) != sorted(set(self.quantiles)) or 0.5 not in self.quantiles:
             raise ValueError(f"quantiles are {self.quantiles}: they must ascend and hold 0.5")
         return self

@@ -3,13 +3,14 @@
 Every example is a series at an origin in the past with a step of the horizon; units are divided by the series' own
 level, or by a simpler forecast of them, and weighted so that errors count in units, or in percent. The last horizons
 before the cut-off are held out first, see ``training.demand.trials``: there the mean's trees stop, and how forecasts
-err there teaches the quantiles, how far they are off, and how the steps hang together. Then the mean is fitted again on
-everything, and so are quantiles that are multiples of the base. A network may give a share of the quantiles: as much as
-helps on what was held out. Pooled direct forecasts: Makridakis et al., "M5 accuracy competition", IJF 2022.
+err there teaches the quantiles, how far they are off, how the steps hang together, and how much forecasts of sums may
+correct them. Then the mean is fitted again on everything, and so are quantiles that are multiples of the base. A
+network may give a share of the quantiles: as much as helps on what was held out. Pooled direct forecasts: Makridakis et
+al., "M5 accuracy competition", IJF 2022.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 import lightgbm
@@ -26,6 +27,7 @@ from serving.artifact import Draft, Json
 from serving.paths import Dependence
 from serving.quantile_network import QuantileNetwork
 from serving.recipe import Recipe, in_whole_units, inputs, model_names, moved
+from serving.reconcile import Reconciliation
 from serving.sparse import sparse_forecast
 from serving.trees import Trees
 from training.demand.calibration import offsets
@@ -34,6 +36,7 @@ from training.demand.config import DemandConfig
 from training.demand.dependence import HeldOut, dependence
 from training.demand.evaluation import NAME, Judged, rows_of
 from training.demand.learning import examples, mean_boosters, quantile_boosters
+from training.demand.reconciliation import reconciled
 from training.demand.trials import best_share, held_out, n_trees, origins, shape, trials
 
 
@@ -42,6 +45,7 @@ class DemandModel:
     """Fitted trees and the forecast after the cut-off; ``export`` writes what ``serving.demand`` reads.
 
     network, share : what gives a share of the quantiles, and which; None where it was not asked for or did not help
+    reconciliation : None where it was not asked for
     """
 
     config: DemandConfig
@@ -53,6 +57,7 @@ class DemandModel:
     metrics: dict[str, float]
     network: QuantileNetwork | None = None
     share: float = 0.0
+    reconciliation: Reconciliation | None = None
     name: str = NAME
 
     def export(self, draft: Draft) -> None:
@@ -69,7 +74,11 @@ class DemandModel:
         draft.array("offsets", np.stack(list(self.offsets.values())))
         if self.network is not None:
             self.network.save(draft, "network")
-        told = in_whole_units(self._recipe().units(rows, bases, patterns), self.known, self.known.n_periods)
+        recipe = self._recipe()
+        units = recipe.units(rows, bases, patterns)
+        factors = recipe.factors(units, self.known, self.known.n_periods)
+        draft.array("factors", factors)
+        told = in_whole_units(units * factors, self.known, self.known.n_periods)
         young = sparse_forecast(self.seen, self.known.horizon, self.config.quantiles)
         draft.array("forecast", np.concatenate([told, young]))
 
@@ -89,8 +98,9 @@ class DemandModel:
     def _recipe(self) -> Recipe:
         models = [Trees.from_text(text) for text in self.texts.values()]
         n_means, config = len(self.config.bases), self.config
-        means, shape = models[:n_means], models[n_means:]
-        return Recipe(means, shape, config.bases, config.quantiles_of, self.offsets, self.network, self.share)
+        means, shape, learnt_from = models[:n_means], models[n_means:], config.quantiles_of
+        network, share = self.network, self.share
+        return Recipe(means, shape, config.bases, learnt_from, self.offsets, network, share, self.reconciliation)
 
     def _series(self) -> dict[str, list[str]]:
         """Those that the trees tell, then those that sold too little."""
@@ -112,6 +122,7 @@ class DemandModel:
             "carry": self.config.carry,
             "quantiles_of": self.config.quantiles_of,
             "network_share": self.share,
+            "reconciliation": asdict(self.reconciliation) if self.reconciliation else None,
             "panel": {name: getattr(settings, name) for name in settings.__slots__},
         }
 
@@ -137,7 +148,9 @@ def fit(
     _demand_history(known, (config.n_validation + 2) * config.horizon)
     tried = trials(known, config, device)
     share = best_share(tried, config)
-    told = held_out(known, tried, share)
+    told, reconciliation = held_out(known, tried, share), None
+    if config.reconcile:
+        reconciliation, told = reconciled(known, told, config.reconcile)
     taught = examples(known, origins(known, known.n_periods, config), config.bases)
     means = mean_boosters(taught, config, n_trees=n_trees(tried))
     quantiles = shape(tried, config) if config.quantiles_of == "mean" else quantile_boosters(taught, config)
@@ -158,6 +171,7 @@ def fit(
         },
         challenger(taught, known, config, device) if share else None,
         share,
+        reconciliation,
     )
 
 
