@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from panels import plain_panel
 
 from features.calendar import calendar_features, country_fault, public_holidays
 from features.demand import features, level
 from features.known import Known
 from features.panels import Panel
-from features.periods import Frequency, first_day, number
+from features.periods import Frequency
 
 GERMAN_2018 = {
     "2018-01-01", "2018-01-06", "2018-03-30", "2018-04-01", "2018-04-02", "2018-05-01", "2018-05-10", "2018-05-20",
@@ -28,20 +29,14 @@ def days(first: str, after: str) -> np.ndarray:
 
 
 def panel_of(sold: np.ndarray, country: str | None, frequency: Frequency = "day", horizon: int = HORIZON) -> Panel:
-    n_series, n_periods = sold.shape
-    first = int(number(START, frequency))
-    nothing = np.full((n_series, n_periods + horizon), np.nan, np.float32)
-    return Panel(
-        item_ids=tuple(f"i{row}" for row in range(n_series)),
-        location_ids=tuple("north" if row < 2 else "south" for row in range(n_series)),
-        dates=first_day(np.arange(first, first + n_periods + horizon), frequency),
-        sold=sold.astype(np.float32),
-        exposure=np.ones(sold.shape, np.float32),
-        revenue=sold.astype(np.float32),
-        category=np.zeros(n_series, np.int64),
-        location=(np.arange(n_series) >= 2).astype(np.int64),
-        offers=dict.fromkeys(("price", "base_price", "display", "mailer"), nothing),
+    in_the_south = np.arange(len(sold)) >= 2
+    return plain_panel(
+        sold,
+        horizon,
+        since=START.isoformat(),
         frequency=frequency,
+        location_ids=tuple(np.where(in_the_south, "south", "north").tolist()),
+        location=in_the_south.astype(np.int64),
         min_periods=1,
         country=country,
     )

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from panels import plain_panel
 
 from features.demand import level
 from features.known import Known
@@ -23,23 +24,19 @@ def panel(rng: np.random.Generator) -> Panel:
     price = rng.choice([1.0, 1.5, 2.0, 3.0], shape)
     sold = rng.poisson(6, (N_SERIES, N_WEEKS)).astype(np.float32)
     sold[item == 3, 1:] = 0
-    return Panel(
+    return plain_panel(
+        sold,
+        HORIZON,
         item_ids=tuple(f"i{each}" for each in item),
         location_ids=tuple(f"p{each}" for each in place),
-        dates=np.datetime64("2023-01-02") + 7 * np.arange(N_WEEKS + HORIZON),
-        sold=sold,
-        exposure=np.ones_like(sold),
-        revenue=sold,
         category=(item == 4).astype(np.int64),
         location=place,
         offers={
-            "price": np.where(rng.random(shape) < 0.1, np.nan, price).astype(np.float32),
-            "base_price": np.full(shape, np.nan, np.float32),
-            "display": (rng.random(shape) < 0.3).astype(np.float32),
-            "mailer": (rng.random(shape) < 0.2).astype(np.float32),
+            "price": np.where(rng.random(shape) < 0.1, np.nan, price),
+            "base_price": np.full(shape, np.nan),
+            "display": rng.random(shape) < 0.3,
+            "mailer": rng.random(shape) < 0.2,
         },
-        frequency="week",
-        min_periods=10,
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from panels import plain_panel
 
 from features.demand import level
 from features.errors import UserError
@@ -91,19 +92,7 @@ class Constant:
 def known() -> Panel:
     """Two series of eight weeks, the second of which sells too rarely to be forecast."""
     sold = np.array([[2, 4] * 4, [0, 0, 0, 1, 0, 0, 1, 0]], np.float32)
-    return Panel(
-        item_ids=("often", "rarely"),
-        location_ids=("", ""),
-        dates=np.datetime64("2023-04-10") + 7 * np.arange(11),
-        sold=sold,
-        exposure=np.ones_like(sold),
-        revenue=sold,
-        category=np.zeros(2, np.int64),
-        location=np.zeros(2, np.int64),
-        offers={name: np.full((2, 11), np.nan, np.float32) for name in ("price", "base_price", "display", "mailer")},
-        frequency="week",
-        min_periods=4,
-    )
+    return plain_panel(sold, 3, since="2023-04-10", item_ids=("often", "rarely"), min_periods=4)
 
 
 def test_forecasts_are_levels_times_multiples_ordered_and_never_negative(known: Panel):

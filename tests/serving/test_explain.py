@@ -5,33 +5,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from panels import plain_panel
 
 from features.demand import features, level
 from features.panels import Panel
-from features.periods import Frequency, first_day, number
+from features.periods import Frequency
 from serving.explain import GROUPS, effects, group_of
 
 N_PERIODS, HORIZON = 40, 3
 
 
 def panel_of(frequency: Frequency, country: str | None) -> Panel:
-    sold = np.ones((2, N_PERIODS), np.float32)
-    first = int(number(np.datetime64("2022-03-01"), frequency))
     names = ("price", "base_price", "display", "mailer", "rain", "level_of_water")
-    return Panel(
-        item_ids=("a", "b"),
-        location_ids=("", ""),
-        dates=first_day(np.arange(first, first + N_PERIODS + HORIZON), frequency),
-        sold=sold,
-        exposure=sold,
-        revenue=sold,
-        category=np.zeros(2, np.int64),
-        location=np.zeros(2, np.int64),
-        offers={name: np.ones((2, N_PERIODS + HORIZON), np.float32) for name in names},
-        frequency=frequency,
-        min_periods=4,
-        country=country,
-    )
+    offers = dict.fromkeys(names, np.ones((2, N_PERIODS + HORIZON)))
+    sold = np.ones((2, N_PERIODS))
+    return plain_panel(sold, HORIZON, "2022-03-01", frequency, offers=offers, min_periods=4, country=country)
 
 
 @pytest.mark.parametrize("frequency", ["day", "week", "month"])

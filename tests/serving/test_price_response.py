@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from panels import plain_panel
 
 from features.demand import level
 from features.known import Known
@@ -30,18 +31,13 @@ def panel(rng: np.random.Generator) -> Panel:
     price, mailer = rng.uniform(0.8, 1.25, shape), (rng.random(shape) < 0.25).astype(float)
     sold = (expected(price, mailer) * rng.lognormal(0, 0.1, shape))[:, :N_WEEKS].astype(np.float32)
     offers = {"price": price, "base_price": np.full(shape, np.nan), "display": np.zeros(shape), "mailer": mailer}
-    return Panel(
+    return plain_panel(
+        sold,
+        HORIZON,
         item_ids=tuple(f"i{row // N_PLACES}" for row in range(N_SERIES)),
         location_ids=tuple(f"p{row % N_PLACES}" for row in range(N_SERIES)),
-        dates=np.datetime64("2023-01-02") + 7 * np.arange(N_WEEKS + HORIZON),
-        sold=sold,
-        exposure=np.ones_like(sold),
-        revenue=sold,
-        category=np.zeros(N_SERIES, np.int64),
         location=np.arange(N_SERIES) % N_PLACES,
-        offers={name: values.astype(np.float32) for name, values in offers.items()},
-        frequency="week",
-        min_periods=10,
+        offers=offers,
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from panels import plain_panel
 
 from features.errors import UserError
 from features.panels import Panel
@@ -103,17 +104,15 @@ def panel() -> Panel:
     """Three items in two locations over 40 months of which the last two are ahead; one series is too rare."""
     rng, shape = np.random.default_rng(3), (6, 38)
     sold = rng.poisson(np.array([5, 8, 13, 21, 34, 0.1])[:, None] * (1 + np.sin(np.arange(38) / 6 * np.pi) / 2), shape)
-    return Panel(
+    return plain_panel(
+        sold,
+        2,
+        since="2020-01-01",
+        frequency="month",
         item_ids=("a", "a", "b", "b", "c", "c"),
         location_ids=("north", "south") * 3,
-        dates=np.arange("2020-01", "2023-05", dtype="datetime64[M]").astype("datetime64[D]"),
-        sold=sold.astype(np.float32),
-        exposure=np.ones(shape, np.float32),
-        revenue=sold.astype(np.float32),
         category=np.array([0, 0, 0, 0, 1, 1]),
         location=np.array([0, 1] * 3),
-        offers={},
-        frequency="month",
         min_periods=20,
     )
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from panels import plain_panel
 
 from features.errors import UserError
 from features.panels import Panel
@@ -22,17 +23,15 @@ def known(rng: np.random.Generator) -> Panel:
     offers = {name: rng.random((3, N_DAYS + HORIZON)) for name in ("price", "base_price", "display", "mailer", "a/b")}
     for name in ("price", "display", "mailer"):
         offers[name][:, N_DAYS:] = np.nan
-    return Panel(
+    return plain_panel(
+        np.where(sold < 0.2, np.nan, sold),
+        HORIZON,
+        since="2023-12-28",
+        frequency="day",
         item_ids=("a", "b", "ç"),
-        location_ids=("", "", ""),
-        dates=np.datetime64("2023-12-28") + np.arange(N_DAYS + HORIZON),
-        sold=np.where(sold < 0.2, np.float32(np.nan), sold),
-        exposure=np.ones_like(sold),
         revenue=sold,
         category=np.array([0, 1, 0]),
-        location=np.zeros(3, np.int64),
-        offers={name: values.astype(np.float32) for name, values in offers.items()},
-        frequency="day",
+        offers=offers,
         min_periods=2,
         country="DE-BW",
     )

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from panels import plain_panel
 
 from features.demand import features
 from features.panels import Panel
@@ -132,19 +133,7 @@ def test_nothing_asked_for_is_no_network_and_no_share() -> None:
 
 def panel() -> Panel:
     sold = np.random.default_rng(8).poisson(3, (5, 60)).astype(np.float32)
-    return Panel(
-        item_ids=tuple("abcde"),
-        location_ids=("",) * 5,
-        dates=np.datetime64("2023-01-02") + 7 * np.arange(62),
-        sold=sold,
-        exposure=np.ones_like(sold),
-        revenue=sold,
-        category=np.zeros(5, np.int64),
-        location=np.zeros(5, np.int64),
-        offers={name: np.full((5, 62), np.nan, np.float32) for name in ("price", "base_price", "display", "mailer")},
-        frequency="week",
-        min_periods=4,
-    )
+    return plain_panel(sold, 2, min_periods=4)
 
 
 def test_it_reads_what_tells_series_apart_and_what_comes_back() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from panels import plain_panel
 from pydantic import ValidationError
 
 from features import contract
@@ -36,18 +37,14 @@ PAGE = {"item_ids": [], "location_id": None, "horizon": None, "offset": 0, "limi
 
 def panel(sold: np.ndarray) -> Panel:
     """Four series, two items in two locations, as they were sold."""
-    return Panel(
+    return plain_panel(
+        sold,
+        HORIZON,
+        since="2022-01-03",
         item_ids=("a", "a", "b", "b"),
         location_ids=("north", "south") * 2,
-        dates=np.datetime64("2022-01-03") + 7 * np.arange(sold.shape[1] + HORIZON),
-        sold=sold.astype(np.float32),
-        exposure=np.ones(sold.shape, np.float32),
-        revenue=sold.astype(np.float32),
         category=np.array([0, 0, 1, 1]),
         location=np.array([0, 1, 0, 1]),
-        offers={},
-        frequency="week",
-        min_periods=10,
     )
 
 

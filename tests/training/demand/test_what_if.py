@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from panels import plain_panel
 
 from features.demand import features, offered_features
 from features.errors import UserError
@@ -54,18 +55,16 @@ def panel() -> Panel:
     mailer[:, N_WEEKS:] = np.nan
     exposure = np.where(rng.random(sold.shape) < 0.1, 0.5, 1.0)
     offers = {"price": price, "base_price": np.full(shape, 2.0), "display": display, "mailer": mailer, "rain": rain}
-    return Panel(
+    return plain_panel(
+        sold,
+        HORIZON,
         item_ids=tuple(f"i{each}" for each in item),
         location_ids=tuple(f"p{each}" for each in place),
-        dates=np.datetime64("2023-01-02") + 7 * np.arange(N_WEEKS + HORIZON),
-        sold=sold.astype(np.float32),
         exposure=exposure.astype(np.float32),
         revenue=(sold * price[:, :N_WEEKS]).astype(np.float32),
         category=item % 3,
         location=place,
-        offers={name: values.astype(np.float32) for name, values in offers.items()},
-        frequency="week",
-        min_periods=10,
+        offers=offers,
     )
 
 
