@@ -66,6 +66,7 @@ def launches(past: Engine, as_of: datetime, settings: PanelSettings, known: Pane
 
     That is what sold in the latest ``LEVEL_WINDOW`` periods, and what was listed then and has not sold anywhere; such
     an item is one series where locations are together, and at the locations that ``supply`` names where they are not.
+    ``supply`` and what is hidden are as they stand today, for a past window too: they choose whom to ask for, not what.
     """
     start = period_start(as_of, settings.frequency)
     end, window = int(number(start.date(), settings.frequency)), LEVEL_WINDOW[settings.frequency]

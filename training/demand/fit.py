@@ -144,7 +144,8 @@ def fit(
     device : on which a network is fitted, "cpu" or "cuda"
     Raises UserError when the history is shorter than what is held out and two horizons, or no series has sales enough.
     """
-    known = panel(past, as_of, config.panel(frequency, country), known_future)
+    settings = config.panel(frequency, country)
+    known = panel(past, as_of, settings, known_future)
     _demand_history(known, (config.n_validation + 2) * config.horizon)
     tried = trials(known, config, device)
     share = best_share(tried, config)
@@ -162,14 +163,14 @@ def fit(
         _texts([*means, *quantiles], config),
         moves,
         dependence(calibrated, config.quantiles, config.seed),
-        launches(past, as_of, config.panel(frequency, country), known),
+        launches(past, as_of, settings, known),
         {
             **_metrics(told, config),
             "n_trees": float(sum(n_trees(tried))),
             "n_series": float(len(_forecast_rows(known))),
             "network_share": share,
         },
-        challenger(taught, known, config, device) if share else None,
+        challenger(taught, known, known.n_periods, config, device) if share else None,
         share,
         reconciliation,
     )

@@ -73,7 +73,7 @@ def _trial(known: Panel, block: list[int], coming: list[Examples], config: Deman
         )
     means = mean_boosters(earlier, config, joined(coming))
     quantiles = quantile_boosters(earlier, config) if config.quantiles_of == "base" else []
-    network = challenger(earlier, known, config, device)
+    network = challenger(earlier, known, block[0], config, device)
     recipe = Recipe(means, quantiles, config.bases, config.quantiles_of, network=network)
     return Trial(block, judged, mean_of(means, judged.rows, judged.bases), list(map(n_taken, means)), recipe)
 

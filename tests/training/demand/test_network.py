@@ -127,7 +127,7 @@ def test_it_gets_a_share_only_if_it_helps(fitted: QuantileNetwork, helps: bool, 
 
 def test_nothing_asked_for_is_no_network_and_no_share() -> None:
     alone = CONFIG.model_copy(update={"network": None})
-    assert challenger(drawn(), panel(), alone, "cpu") is None
+    assert challenger(drawn(), panel(), 60, alone, "cpu") is None
     assert best_share([], alone) == 0
 
 
@@ -139,6 +139,6 @@ def panel() -> Panel:
 def test_it_reads_what_tells_series_apart_and_what_comes_back() -> None:
     known = panel()
     names = (*features(known, known.n_periods)[0], "first base", "second base")
-    read_names = [names[column] for column in columns(known, 2)]
+    read_names = [names[column] for column in columns(known, known.n_periods, 2)]
     assert {"step", "shop_season", "lag_1", "level", "first base", "second base"} <= set(read_names)
     assert not {"shop_trend_1", "day_of_year", "price", "periods_since_first_sale"} & set(read_names)
