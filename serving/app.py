@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from features.errors import UserError
 from features.home import home
-from serving import metrics, openapi, orders, pages, problems, schema
+from serving import metrics, openapi, orders, pages, plan_schema, problems, schema
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
 from serving.openapi import Endpoint
@@ -96,7 +96,7 @@ def session(call: Call[schema.SessionRequest]) -> Response:
     return _json({**model.scorer.answer(call.asked.model_dump(mode="json")), "model_version": model.version})
 
 
-def forecasts(call: Call[schema.ForecastQuery]) -> Response:
+def forecasts(call: Call[plan_schema.ForecastQuery]) -> Response:
     model = _model(call, "demand")
     query = call.asked.model_dump()
     answer = model.scorer.answer({"item_ids": query.pop("item_id"), **query})
@@ -106,12 +106,12 @@ def forecasts(call: Call[schema.ForecastQuery]) -> Response:
     return _json({**answer, "model_version": model.version})
 
 
-def what_if(call: Call[schema.WhatIfRequest]) -> Response:
+def what_if(call: Call[plan_schema.WhatIfRequest]) -> Response:
     model = _model(call, "demand")
     return _json({**model.scorer.answer(call.asked.model_dump(mode="json")), "model_version": model.version})
 
 
-def order_list(call: Call[schema.OrderQuery]) -> Response:
+def order_list(call: Call[plan_schema.OrderQuery]) -> Response:
     query = call.asked.model_dump()
     answer = orders.answer(home(), call.models.shop, {"item_ids": query.pop("item_id"), **query})
     if answer is None:
@@ -119,7 +119,7 @@ def order_list(call: Call[schema.OrderQuery]) -> Response:
         raise Problem(HTTPStatus.NOT_FOUND, detail)
     if _prefers_csv(call.accept):
         told = {"total": answer["total"], "as_of": answer["as_of"], "version": answer["model_version"]}
-        return _csv(answer["orders"], tuple(schema.Order.model_fields), **told)
+        return _csv(answer["orders"], tuple(plan_schema.Order.model_fields), **told)
     return _json(answer)
 
 
@@ -188,8 +188,8 @@ ENDPOINTS = (
         "/v1/forecasts",
         "Demand to come, with its quantiles; CSV with Accept: text/csv.",
         forecasts,
-        schema.ForecastQuery,
-        schema.Forecasts,
+        plan_schema.ForecastQuery,
+        plan_schema.Forecasts,
         media=("text/csv",),
         errors=_ASKED,
         in_thread=True,
@@ -199,8 +199,8 @@ ENDPOINTS = (
         "/v1/forecasts/what-if",
         "What other prices and promotions than planned would do to demand.",
         what_if,
-        schema.WhatIfRequest,
-        schema.WhatIf,
+        plan_schema.WhatIfRequest,
+        plan_schema.WhatIf,
         errors=_POSTED,
         in_thread=True,
     ),
@@ -209,8 +209,8 @@ ENDPOINTS = (
         "/v1/orders",
         "What to order, by the latest list of `shopkeeper reorder`; CSV with Accept: text/csv.",
         order_list,
-        schema.OrderQuery,
-        schema.Orders,
+        plan_schema.OrderQuery,
+        plan_schema.Orders,
         media=("text/csv",),
         errors=(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY),
     ),

@@ -91,7 +91,7 @@ class Forecaster:
 
         A page is of some items, or of all when ``item_ids`` is empty, in the order of the series.
 
-        request : ``horizon`` in periods or None, and either ``changes`` as ``schema.WhatIfRequest`` has them, or
+        request : ``horizon`` in periods or None, and either ``changes`` as ``plan_schema.WhatIfRequest`` has them, or
             ``item_ids``, ``location_id`` or None, rows' ``offset`` and ``limit``, and whether to ``explain`` them
         Raises UserError when the horizon is longer than the artifact's, or a change cannot be.
         """

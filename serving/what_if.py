@@ -34,7 +34,7 @@ class Change:
 
     @classmethod
     def of(cls, request: Json) -> Self:
-        """One of the ``changes`` of ``schema.WhatIfRequest``; what it does not name stays as it is planned."""
+        """One of the ``changes`` of ``plan_schema.WhatIfRequest``; what it does not name stays as it is planned."""
         named = {name: request[name] for name in ("price", *PROMOTIONS) if request[name] is not None}
         return cls(request["item_id"], request["location_id"], request["date"], {**named, **request["covariates"]})
 

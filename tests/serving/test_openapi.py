@@ -2,7 +2,7 @@ from http import HTTPStatus
 
 import pytest
 
-from serving import app, openapi, pages, schema
+from serving import app, openapi, pages, plan_schema
 from serving.openapi import Endpoint
 
 DOCUMENT = openapi.document(app.ENDPOINTS)
@@ -41,7 +41,7 @@ def test_a_post_tells_its_body_and_every_refusal(path):
 
 def test_query_parameters_have_their_bounds_and_meaning():
     parameters = {p["name"]: p for p in DOCUMENT["paths"]["/v1/forecasts"]["get"]["parameters"]}
-    assert set(parameters) == set(schema.ForecastQuery.model_fields)
+    assert set(parameters) == set(plan_schema.ForecastQuery.model_fields)
     assert parameters["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
     assert parameters["horizon"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 365}
     assert parameters["location_id"]["schema"]["type"] == "string"

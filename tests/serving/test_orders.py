@@ -1,6 +1,5 @@
 """The service answers from the latest order list, and from a new one as soon as it is there."""
 
-import asyncio
 import csv
 import io
 import os
@@ -13,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from served import Client
 
-from serving import app, orders, schema
+from serving import app, orders, plan_schema
 from serving.models import Models
 from serving.settings import Settings
 
@@ -66,19 +66,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def get(query: str = "", **headers: str) -> httpx.Response:
-    transport = httpx.ASGITransport(app.build(Models("mini"), Settings()))
-    client = httpx.AsyncClient(transport=transport, base_url="http://shop")
-    return asyncio.run(client.get(f"/v1/orders{query}", headers=headers))
+    return Client(app.build(Models("mini"), Settings())).get(f"/v1/orders{query}", headers=headers)
 
 
 def test_the_answer_is_as_documented(home: Path):
     answer = get()
-    schema.Orders.model_validate_json(answer.content)
+    plan_schema.Orders.model_validate_json(answer.content)
     found = answer.json()
     assert (found["as_of"], found["model_version"], found["total"]) == ("2024-04-08", "7", 4)
     assert [(row["item_id"], row["location_id"], row["order_quantity"]) for row in found["orders"]] == LINES
     assert found["orders"][0]["expected_cost"] is None
-    assert set(found["orders"][0]) == set(schema.Order.model_fields)
+    assert set(found["orders"][0]) == set(plan_schema.Order.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +123,7 @@ def test_csv_holds_what_json_holds(home: Path):
 
 
 def test_an_empty_page_of_csv_has_a_header(home: Path):
-    assert get("?offset=9", accept="text/csv").text.strip() == ",".join(schema.Order.model_fields)
+    assert get("?offset=9", accept="text/csv").text.strip() == ",".join(plan_schema.Order.model_fields)
 
 
 def test_a_list_made_again_and_a_later_one_are_answered_at_once(home: Path):
