@@ -83,8 +83,19 @@ def _escaped(part: str) -> str:
 
 
 def _allowed(details: ErrorDetails, whole: Mapping[str, Any]) -> Mapping[str, Any]:
-    properties = whole["properties"]
-    name = details["loc"][0] if details["loc"] else None
+    """The schema of the innermost place that has one on the way to the fault."""
+    place = whole
+    for part in details["loc"]:
+        inner = place.get("items") if isinstance(part, int) else place.get("properties", {}).get(part)
+        if inner is None:
+            break
+        place = _resolved(inner, whole)
     if details["type"] == "extra_forbidden":
-        return {"propertyNames": {"enum": list(properties)}}
-    return {key: value for key, value in properties.get(name, whole).items() if key != "title"}
+        return {"propertyNames": {"enum": list(place["properties"])}}
+    return {key: value for key, value in place.items() if key not in ("title", "$defs")}
+
+
+def _resolved(place: Mapping[str, Any], whole: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a reference stands for; everything else as it is."""
+    reference = place.get("$ref")
+    return whole["$defs"][reference.rpartition("/")[2]] if reference else place

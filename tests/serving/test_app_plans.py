@@ -87,10 +87,27 @@ def test_changes_reach_the_scorer_as_json(client):
     ],
 )
 def test_a_change_that_cannot_be_is_told_where(client, change, pointer, message):
-    details = problem(client.post("/v1/forecasts/what-if", json={"changes": [{"item_id": "a", **change}]}), 422)
-    (fault,) = details.errors
+    fault = fault_of(client, change)
     assert fault.pointer == pointer
     assert message in fault.message
+
+
+@pytest.mark.parametrize(
+    ("change", "allowed"),
+    [
+        ({"price": 1, "date": 19754}, {"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]}),
+        ({"discount": 0.2}, {"propertyNames": {"enum": list(plan_schema.Change.model_fields)}}),
+        ({"covariates": {"rain": "much"}}, {"maxProperties": 100}),
+    ],
+)
+def test_a_change_that_cannot_be_is_told_what_could(client, change, allowed):
+    assert allowed.items() <= fault_of(client, change).allowed.items()
+
+
+def fault_of(client, change):
+    details = problem(client.post("/v1/forecasts/what-if", json={"changes": [{"item_id": "a", **change}]}), 422)
+    (fault,) = details.errors
+    return fault
 
 
 @pytest.mark.parametrize("price", [b"NaN", b"Infinity", b"1e400"])

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from features.engine import Engine
 from features.errors import UserError
 from features.launches import Launches, launches
-from features.panels import Floats, Panel, panel
+from features.panels import PROMOTIONS, Floats, Panel, panel
 from features.periods import Frequency
 from serving import stored_panel
 from serving.artifact import Draft, Json
@@ -93,7 +93,18 @@ class DemandModel:
             "limit": 20,
             "explain": False,
         }
-        return [everything, {**everything, "item_ids": some, "horizon": 1}]
+        explained = {**everything, "item_ids": some, "horizon": 1, "explain": True}
+        return [everything, explained, *self._what_if()]
+
+    def _what_if(self) -> list[Json]:
+        """What it does to the first item to be offered as it was on average; nothing where no offer of it is known."""
+        item_id, row = self._series()["item_ids"][0], _forecast_rows(self.known)[0]
+        past = {name: self.known.offers[name][row, : self.known.n_periods] for name in ("price", *PROMOTIONS)}
+        usual = {name: _mean_or_none(offered) for name, offered in past.items()}
+        if set(usual.values()) == {None}:
+            return []
+        change: Json = {"item_id": item_id, "location_id": None, "date": None, **usual, "covariates": {}}
+        return [{"changes": [change], "horizon": None}]
 
     def _recipe(self) -> Recipe:
         models = [Trees.from_text(text) for text in self.texts.values()]
@@ -178,6 +189,10 @@ def fit(
 
 def _forecast_rows(known: Panel) -> NDArray[np.intp]:
     return np.flatnonzero(known.eligible(known.n_periods))
+
+
+def _mean_or_none(values: Floats) -> float | None:
+    return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def _demand_history(known: Panel, n_periods: int) -> None:

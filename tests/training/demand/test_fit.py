@@ -112,6 +112,13 @@ def test_its_bias_is_small_and_its_quantiles_cover(rows: list[Row]):
     assert 0.8 < value(rows, "trees", "coverage_90") <= 1
 
 
+def test_what_if_is_among_the_golden_requests_where_offers_are_known(artifact: Artifact, shop: Engine, tmp_path: Path):
+    (what_if,) = [case for case in artifact.json("golden") if "changes" in case["request"]]
+    assert what_if["answer"]["forecasts"]
+    bare = time_window(shop.bind(offers=empty(contract.OFFERS)), AS_OF, END)
+    assert not any("changes" in case["request"] for case in exported(fitted(bare), tmp_path / "bare").json("golden"))
+
+
 def test_without_offers_it_still_forecasts(shop: Engine):
     bare = time_window(shop.bind(offers=empty(contract.OFFERS)), AS_OF, END)
     assert np.isfinite(fitted(bare).metrics["validation_wape"])
