@@ -51,7 +51,11 @@ NUMBERS = {
     "day_of_week": "day {} of the week",
     "is_known_customer": "known as a customer: {}",
     "n_earlier_visits": "{} earlier visits",
+    "n_earlier_views": "viewed {} items in earlier visits",
+    "n_earlier_carted_visits": "{} earlier visits with a cart",
     "n_earlier_orders": "{} earlier orders",
+    "earlier_views_per_visit": "viewed {} items a visit before",
+    "share_of_carted_visits": "{} of earlier visits had a cart",
     "earlier_orders_per_visit": "ordered {} times a visit before",
     "earlier_spend": "spent {} before",
     "days_since_last_order": "ordered {} days ago",
@@ -153,22 +157,37 @@ def week_of(known_us: int) -> int:
     return (known_us // _DAY_US + 3) // 7
 
 
+class Earlier(NamedTuple):
+    """What a visit knows of its person from those before it."""
+
+    n_visits: int
+    n_views: int
+    n_carted_visits: int
+    n_orders: int
+    spend: float
+    ordered_us: int | None
+    seen_us: int | None
+
+
 @dataclass(slots=True)
 class Person:
     """What is known of somebody from all visits so far."""
 
     n_visits: int = 0
+    n_views: int = 0
+    n_carted_visits: int = 0
     n_orders: int = 0
     spend: float = 0.0
     ordered_us: int | None = None
     seen_us: int | None = None
     transaction_id: str | None = None
 
-    def before(self) -> tuple[int, int, float, int | None, int | None]:
-        return self.n_visits, self.n_orders, self.spend, self.ordered_us, self.seen_us
+    def before(self) -> Earlier:
+        return Earlier(*(getattr(self, name) for name in Earlier._fields))
 
     def update(self, event: Event, unit_price: float) -> None:
         self.seen_us = event.known_us
+        self.n_views += event.event_name == "view_item"
         if event.event_name == "purchase":
             self.ordered_us = event.known_us
             self.spend += _quantity(event) * unit_price
@@ -200,9 +219,10 @@ class Visit:
     previous_us: int | None = None
     longest_pause_us: int | None = None
     carted_us: int | None = None
+    carted_by: set[str] = field(default_factory=set)
     person_id: str = ""
     is_known_customer: bool = False
-    earlier: dict[str, tuple[int, int, float, int | None, int | None]] = field(default_factory=dict)
+    earlier: dict[str, Earlier] = field(default_factory=dict)
     n_events: int = 0
     n_page_views: int = 0
     n_searches: int = 0
@@ -266,7 +286,7 @@ class Visit:
 
         week : the past weeks of ``item_id``, None for an item without any
         """
-        n_visits, n_orders, spend, ordered_us, seen_us = self.earlier[self.person_id]
+        n_visits, n_views, n_carted_visits, n_orders, spend, ordered_us, seen_us = self.earlier[self.person_id]
         known_us = self.known_us
         days, us_of_day = divmod(known_us, _DAY_US)
         past_price = week.mean_price_4w if week else None
@@ -296,7 +316,11 @@ class Visit:
             (days + 4) % 7 + 1,
             int(self.is_known_customer),
             n_visits,
+            n_views,
+            n_carted_visits,
             n_orders,
+            (n_views + 15) / (n_visits + 5),
+            (n_carted_visits + 1) / (n_visits + 5),
             (n_orders + 1) / (n_visits + 5),
             spend,
             nan if ordered_us is None else (self.started_us - ordered_us) / _DAY_US,
@@ -357,6 +381,9 @@ class VisitFold:
         if visit.person_id not in visit.earlier:
             visit.earlier[visit.person_id] = person.before()
             person.n_visits += 1
+        if event.event_name == "add_to_cart" and visit.person_id not in visit.carted_by:
+            visit.carted_by.add(visit.person_id)
+            person.n_carted_visits += 1
         person.update(event, unit_price)
 
 

@@ -5,6 +5,9 @@ with placed as (
         row_number() over (
             partition by visitor_id, session_id, n_pauses, person_id order by known_at, event_id
         ) as n_events_of_visit,
+        row_number() over (
+            partition by visitor_id, session_id, n_pauses, person_id, event_name order by known_at, event_id
+        ) as n_events_of_name,
         lag(transaction_id) over (
             partition by person_id, event_name order by known_at, event_id
         ) as previous_transaction_id
@@ -13,6 +16,10 @@ with placed as (
 select
     person_id,
     cast(sum(case when n_events_of_visit = 1 then 1 else 0 end) as bigint) as n_visits,
+    cast(sum(case when event_name = 'view_item' then 1 else 0 end) as bigint) as n_views,
+    cast(
+        sum(case when event_name = 'add_to_cart' and n_events_of_name = 1 then 1 else 0 end) as bigint
+    ) as n_carted_visits,
     cast(
         sum(
             case

@@ -21,6 +21,10 @@ with placed as (
             partition by visitor_id, session_id, n_pauses, visit_events.person_id order by known_at, event_id
         ) as n_events_of_person,
         row_number() over (
+            partition by visitor_id, session_id, n_pauses, visit_events.person_id, event_name
+            order by known_at, event_id
+        ) as n_events_of_name,
+        row_number() over (
             partition by visitor_id, session_id, n_pauses, item_id order by known_at, event_id
         ) as n_events_of_item,
         row_number() over (
@@ -68,6 +72,9 @@ so_far as (
         min_by(campaign, case when campaign is not null then n_events end) over visit as visit_campaign,
         min_by(device_category, case when device_category is not null then n_events end) over visit as visit_device,
         sum(case when n_events_of_person = 1 then 1 else 0 end) over person as n_visits_before,
+        sum(case when event_name = 'view_item' then 1 else 0 end) over person as n_views_before,
+        sum(case when event_name = 'add_to_cart' and n_events_of_name = 1 then 1 else 0 end) over person
+            as n_carted_visits_before,
         sum(
             case when is_purchase = 1 and (previous_transaction_id is null or previous_transaction_id <> transaction_id)
                 then 1 else 0 end
@@ -95,6 +102,10 @@ seen as (
         max(case when is_of_item = 1 then n_events_of_item end) over latest_item as n_events_of_last_item,
         coalesce(people_before.n_visits, 0) + coalesce(first_value(n_visits_before) over visit_of_person, 0)
             as n_earlier_visits,
+        coalesce(people_before.n_views, 0) + coalesce(first_value(n_views_before) over visit_of_person, 0)
+            as n_earlier_views,
+        coalesce(people_before.n_carted_visits, 0)
+            + coalesce(first_value(n_carted_visits_before) over visit_of_person, 0) as n_earlier_carted_visits,
         coalesce(people_before.n_orders, 0) + coalesce(first_value(n_orders_before) over visit_of_person, 0)
             as n_earlier_orders,
         coalesce(people_before.spend, 0.0) + coalesce(first_value(spend_before) over visit_of_person, 0.0)
@@ -167,7 +178,11 @@ select
     cast(mod(unix_date(cast(known_at as date)) + 4, 7) + 1 as bigint) as day_of_week,
     cast(case when person_id <> seen.visitor_id or user_id is not null then 1 else 0 end as bigint) as is_known_customer,
     cast(n_earlier_visits as bigint) as n_earlier_visits,
+    cast(n_earlier_views as bigint) as n_earlier_views,
+    cast(n_earlier_carted_visits as bigint) as n_earlier_carted_visits,
     cast(n_earlier_orders as bigint) as n_earlier_orders,
+    cast(n_earlier_views + 15 as double) / cast(n_earlier_visits + 5 as double) as earlier_views_per_visit,
+    cast(n_earlier_carted_visits + 1 as double) / cast(n_earlier_visits + 5 as double) as share_of_carted_visits,
     cast(n_earlier_orders + 1 as double) / cast(n_earlier_visits + 5 as double) as earlier_orders_per_visit,
     earlier_spend,
     cast(started_us - last_ordered_us as double) / 86400000000.0 as days_since_last_order,

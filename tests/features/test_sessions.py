@@ -218,6 +218,14 @@ def test_an_order_of_several_lines_is_one_order() -> None:
     assert (found["n_earlier_orders"], found["n_earlier_visits"], found["earlier_spend"]) == (2, 2, 11)
 
 
+def test_a_visit_with_several_carts_is_one_carted_visit_of_each_whose_it_was() -> None:
+    carts = [event(0, "add_to_cart"), event(1, "add_to_cart"), event(2, user_id="ann"), event(3, "add_to_cart")]
+    ann, guest = after(*carts, event(100)), after(*carts[:2], event(100))
+    assert (guest["n_earlier_carted_visits"], guest["n_earlier_views"], guest["n_earlier_visits"]) == (1, 0, 1)
+    assert (ann["n_earlier_carted_visits"], ann["n_earlier_views"], ann["n_earlier_visits"]) == (1, 1, 1)
+    assert (ann["share_of_carted_visits"], ann["earlier_views_per_visit"]) == (2 / 6, 16 / 6)
+
+
 def test_a_visit_of_a_hundred_thousand_events_stays_exact() -> None:
     fold = VisitFold({})
     visit: Visit | None = None

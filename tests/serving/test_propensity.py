@@ -113,7 +113,8 @@ def artifact(customers, booster, regression, visits, tmp_path_factory):
     items = {"item_id": ["i"], "category": ["food"], "price": [2.0]}
     weeks = ("n_views_4w", "n_carts_4w", "n_purchases_4w", "n_purchases_1w", "mean_price_4w", "on_hand")
     draft.json("session.items", items | {name: [4] for name in weeks})
-    totals = {"n_visits": [3], "n_orders": [1], "spend": [9.0], "ordered_us": [0], "seen_us": [0]}
+    totals = {"n_visits": [3], "n_views": [6], "n_carted_visits": [2], "n_orders": [1]}
+    totals |= {"spend": [9.0], "ordered_us": [0], "seen_us": [0]}
     draft.json("session.people", {"person_id": ["ann"], **totals, "transaction_id": ["t"]})
     targets = ["repurchase_28d", "category", "response", "texts", "session"]
     draft.json("session.owners", {"device_id": ["anns_phone"], "person_id": ["ann"]})
@@ -253,6 +254,7 @@ def test_a_visit_knows_its_visitors_past(scorer):
     seen, week = visits.seen(visit("view_item", user_id="ann"))
     numbers = dict(zip(NUMBERS, seen.numbers(week), strict=True))
     assert (numbers["n_earlier_visits"], numbers["n_earlier_orders"], numbers["last_price"]) == (3, 1, 2.0)
+    assert (numbers["n_earlier_views"], numbers["n_earlier_carted_visits"]) == (6, 2)
     assert (numbers["item_views_4w"], numbers["price_over_past_price"], numbers["is_known_customer"]) == (4, 0.5, 1)
     assert scorer.answer(visit("view_item", user_id="ann"))["scores"][0]["user_id"] == "ann"
 
