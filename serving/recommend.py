@@ -1,6 +1,7 @@
 """Answers what a visitor would like: the tiers' scores over the whole catalogue, blended by the kind of question."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from features.histories import Histories
 from serving import tiers
 from serving.artifact import Artifact, Json
+from serving.catalogue import Bools, Catalogue
+from serving.filters import parsed
 from serving.rerank import Reranker
 from serving.tier_classes import CLASSES
 from serving.tiers import Scores, Tier
@@ -17,6 +20,8 @@ Question = Literal["personal", "similar"]
 """What goes with a person's history, or with the items that are being looked at."""
 
 CONTEXT_KIND = "view_item"
+N_MASKS = 256
+"""Filters whose masks are kept, those asked for last."""
 
 
 class Recommender:
@@ -36,6 +41,8 @@ class Recommender:
         self.blend: dict[Question, dict[str, float]] = settings["blend"]
         self.tiers: dict[str, Tier] = {name: tiers.load(artifact, name, CLASSES[name]) for name in settings["tiers"]}
         self.reranker = Reranker.load(artifact, self.tiers) if settings["is_reranked"] else None
+        self.catalogue = Catalogue.load(artifact)
+        self._admitted = lru_cache(N_MASKS)(self._mask)
         self._item_index = {item_id: index for index, item_id in enumerate(self.item_ids)}
         self._user_index = {user_id: index for index, user_id in enumerate(self.user_ids)}
 
@@ -44,12 +51,17 @@ class Recommender:
         return cls(artifact)
 
     def answer(self, request: Json) -> Json:
-        """The best ``n`` items for a user, for the items being looked at, for both, or for nobody in particular."""
+        """The best ``n`` items for a user, for the items being looked at, for both, or for nobody in particular.
+
+        Fewer where fewer may come. Raises UserError for a filter that cannot be read.
+        """
+        admitted = self._admitted(request["filters"])
         known = self.history(request["user_id"])
         context = Histories.of(self._known_items(request["item_ids"]), CONTEXT_KIND)
         asked, question = (context, "similar") if len(context) else (known, "personal")
         parts = self.parts(asked, question)  # type: ignore[arg-type]
         total = self._ordered(asked, parts, question)[0]  # type: ignore[arg-type]
+        total[~admitted] = -np.inf
         total[context.items] = -np.inf
         total[self._known_items(request["exclude_ids"])] = -np.inf
         if not self.repeats:
@@ -109,6 +121,11 @@ class Recommender:
         if strangers.any():
             total[strangers] = self.tiers["popularity"].scores(histories)[strangers]
         return total
+
+    def _mask(self, expression: str | None) -> Bools:
+        """Which items may come, bool, shape (n_items,)."""
+        shown = self.catalogue.shown()
+        return shown if expression is None else shown & parsed(expression).mask(self.catalogue)
 
     def _known_items(self, item_ids: Sequence[str]) -> list[int]:
         return [self._item_index[i] for i in dict.fromkeys(item_ids) if i in self._item_index]

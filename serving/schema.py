@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from features.contract import EVENT_NAMES
+from serving.filters import LONGEST
 
 MOST = 1e9
 VISIT_EVENTS = tuple(name for name in EVENT_NAMES if name != "refund")
@@ -52,6 +53,9 @@ class RecommendationRequest(Request):
     """Items wanted."""
     exclude_ids: Annotated[list[Id], Field(max_length=1000)] = []
     """Items that must not come."""
+    filters: Annotated[str, Field(min_length=1, max_length=LONGEST)] | None = None
+    """Which items may come, as ``item_category = 'wine' and (price < 20 or not item_brand in ('a', 'b'))``; texts know
+    =, != and in, numbers and dates <, <=, > and >= too. What is sold out or hidden never comes."""
     explain: bool = False
     """Whether each item comes with what each stage adds to its score."""
 

@@ -46,7 +46,15 @@ def recommendations(recommender: Recommender, n: int) -> pa.Table:
     """``user_id, rank, item_id, score, reason`` for every known user, best first."""
     rows: list[dict[str, Any]] = []
     for user_id in recommender.user_ids:
-        request = {"user_id": user_id, "item_ids": [], "n": n, "exclude_ids": [], "explain": False, "placement": "home"}
+        request = {
+            "user_id": user_id,
+            "item_ids": [],
+            "n": n,
+            "exclude_ids": [],
+            "filters": None,
+            "explain": False,
+            "placement": "home",
+        }
         items = recommender.answer(request)["items"]
         rows += [{"user_id": user_id, "rank": rank, **item} for rank, item in enumerate(items, 1)]
     return pa.Table.from_pylist(rows)

@@ -37,6 +37,7 @@ def test_the_scorer_gets_the_whole_request_with_defaults(client):
         "item_ids": ["a"],
         "n": 10,
         "exclude_ids": [],
+        "filters": None,
         "explain": True,
     }
 

@@ -1,6 +1,7 @@
 """The recommender on a checkerboard: even users buy even items, odd users odd ones."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,10 +10,13 @@ from hypothesis.extra.numpy import arrays
 from features.histories import Histories
 from serving import tiers
 from serving.artifact import Artifact, Draft
+from serving.catalogue import Catalogue
 from serving.recommend import Recommender, best, standardised
 from serving.tiers import Neighbours, Popularity
 
-N_ITEMS, N_USERS = 8, 6
+N_ITEMS, N_USERS = 10, 6
+SOLD_OUT = 8
+N_SHOWN = N_ITEMS - 1
 EQUAL_KINDS = np.ones(3, np.float32)
 
 
@@ -37,6 +41,9 @@ def checkerboard(tmp_path_factory: pytest.TempPathFactory, repeats: bool) -> Rec
     tiers.save(draft, "cooccurrence", together)
     draft.json("item_ids", [f"i{item}" for item in range(N_ITEMS)])
     draft.json("user_ids", [f"u{user}" for user in range(N_USERS)])
+    listed = {"item_id": [f"i{item}" for item in range(N_ITEMS)], "price": [float(item) for item in range(N_ITEMS)]}
+    in_stock = {"availability": ["out_of_stock" if item == SOLD_OUT else "in_stock" for item in range(N_ITEMS)]}
+    Catalogue.of(pa.table(listed | in_stock), listed["item_id"]).save(draft)
     blend = {"personal": {"popularity": 0.1, "cooccurrence": 1.0}, "similar": {"popularity": 0.0, "cooccurrence": 1.0}}
     draft.json(
         "recommender",
@@ -49,8 +56,8 @@ def checkerboard(tmp_path_factory: pytest.TempPathFactory, repeats: bool) -> Rec
 
 
 def asked(recommender: Recommender, **request: object) -> dict:
-    default = {"user_id": None, "item_ids": [], "n": 4, "exclude_ids": [], "explain": False, "placement": "home"}
-    return recommender.answer(default | request)
+    default = {"user_id": None, "item_ids": [], "n": 4, "exclude_ids": [], "filters": None}
+    return recommender.answer(default | {"explain": False, "placement": "home"} | request)
 
 
 def names(answer: dict) -> list[str]:
@@ -86,8 +93,20 @@ def test_context_items_bring_similar_ones_but_not_themselves(recommender: Recomm
 
 def test_excluded_items_never_come_and_fewer_are_given(recommender: Recommender) -> None:
     answer = asked(recommender, n=8, exclude_ids=["i0", "i2", "unknown"])
-    assert len(names(answer)) == N_ITEMS - 2
+    assert len(names(answer)) == N_SHOWN - 2
     assert not {"i0", "i2"} & set(names(answer))
+
+
+def test_what_is_sold_out_never_comes(recommender: Recommender) -> None:
+    for question in ({}, {"user_id": "u0"}, {"item_ids": ["i2"]}, {"filters": "price > 4"}):
+        assert f"i{SOLD_OUT}" not in names(asked(recommender, n=N_ITEMS, **question))
+
+
+def test_a_filter_leaves_what_it_admits_in_the_same_order(recommender: Recommender) -> None:
+    everything = names(asked(recommender, user_id="u1", n=N_ITEMS))
+    cheap = names(asked(recommender, user_id="u1", n=N_ITEMS, filters="price < 4"))
+    assert cheap == [item_id for item_id in everything if int(item_id[1:]) < 4]
+    assert names(asked(recommender, filters="price > 100")) == []
 
 
 def test_an_unknown_context_item_is_told(recommender: Recommender) -> None:
@@ -101,7 +120,7 @@ def test_explained_shares_add_up_to_the_score(recommender: Recommender) -> None:
 
 def test_what_a_person_has_is_not_recommended_where_nothing_is_bought_twice(without_repeats: Recommender) -> None:
     answer = asked(without_repeats, user_id="u1", n=N_ITEMS)
-    assert len(names(answer)) == N_ITEMS - 1
+    assert len(names(answer)) == N_SHOWN - 1
     assert "i1" not in names(answer)
 
 

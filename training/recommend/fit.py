@@ -16,6 +16,7 @@ from features.windows import Window, time_window
 from serving import rerank as reranking
 from serving import tiers
 from serving.artifact import Artifact, Draft, Json
+from serving.catalogue import Catalogue
 from serving.recommend import Question, Recommender
 from serving.tiers import Scores, Tier
 from training.device import Device
@@ -34,6 +35,7 @@ class RecommendModel:
     """
 
     known: Log
+    catalogue: Catalogue
     tiers: Mapping[str, Tier]
     weights: Mapping[Question, Mapping[str, float]]
     order: tuple[str, reranking.Items, int] | None
@@ -49,6 +51,7 @@ class RecommendModel:
         draft.json("user_ids", self.known.user_ids)
         for field in Histories.__slots__:
             draft.array(f"histories.{field}", getattr(self.known.histories, field))
+        self.catalogue.save(draft)
         for name, tier in self.tiers.items():
             tiers.save(draft, name, tier)
         if self.order is not None:
@@ -69,7 +72,15 @@ class RecommendModel:
         asked: list[tuple[str | None, list[str]]] = [(None, []), ("nobody we know", []), (None, items[:1])]
         asked += [(user, []) for user in users[:: max(1, len(users) // 5)][:5]]
         return [
-            {"placement": "home", "user_id": user, "item_ids": context, "n": 5, "exclude_ids": [], "explain": False}
+            {
+                "placement": "home",
+                "user_id": user,
+                "item_ids": context,
+                "n": 5,
+                "exclude_ids": [],
+                "filters": None,
+                "explain": False,
+            }
             for user, context in asked
         ]
 
@@ -137,7 +148,8 @@ class Fitting:
         known, order = log(self.window.past, self.window.as_of, self.item_ids), None
         if combination.trees is not None and self.config.rerank is not None:
             order = combination.trees, self._items(self.window.past), self.config.rerank.n_candidates
-        return RecommendModel(known, fitted, combination.weights, order, self.config.repeats)
+        attributes = Catalogue.of(self.window.past.select("select * from items"), self.item_ids)
+        return RecommendModel(known, attributes, fitted, combination.weights, order, self.config.repeats)
 
     def _items(self, past: Engine) -> reranking.Items:
         return rerank.item_table(past, self.window.as_of, self.item_ids, self._log(past).attributes)

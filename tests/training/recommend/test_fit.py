@@ -107,7 +107,14 @@ def test_hidden_items_are_never_recommended(recommender: Recommender, window: Wi
 
 
 def test_explained_shares_add_up_to_the_score(recommender: Recommender) -> None:
-    request = {"user_id": recommender.user_ids[3], "item_ids": [], "exclude_ids": [], "n": 5, "explain": True}
+    request = {
+        "user_id": recommender.user_ids[3],
+        "item_ids": [],
+        "exclude_ids": [],
+        "filters": None,
+        "n": 5,
+        "explain": True,
+    }
     for item in recommender.answer(request)["items"]:
         assert sum(item["tiers"].values()) == pytest.approx(item["score"], rel=1e-5)
 

@@ -1,0 +1,158 @@
+"""What is known of the items that may be recommended, as arrays in the order of their ids."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.errors import UserError
+from serving.artifact import Artifact, Draft
+
+Bools = NDArray[np.bool_]
+Value = float | str
+"""What an attribute is compared with, as it is written."""
+
+NOT_ATTRIBUTES = ("item_id", "item_name", "valid_from")
+"""Columns of ``items`` by which nobody filters."""
+SHOWN = "in_stock"
+"""The availability of what may be recommended; items that state none may be too."""
+_SEPARATOR = "|"
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A text of every item, or several.
+
+    codes : int32, shape (n_items, n_slots), places in ``levels``; an empty slot holds ``len(levels)``
+    levels : sorted
+    """
+
+    codes: NDArray[np.int32]
+    levels: Mapping[str, int]
+
+    @property
+    def stated(self) -> Bools:
+        return np.asarray((self.codes < len(self.levels)).any(axis=1))
+
+    def among(self, values: Sequence[Value]) -> Bools:
+        """Which items have one of some texts, bool, shape (n_items,); raises UserError for a number."""
+        wanted = np.zeros(len(self.levels) + 1, np.bool_)
+        for value in values:
+            if not isinstance(value, str):
+                raise UserError(f"is a text and is compared with {value:g}: write it in quotes")
+            if value in self.levels:
+                wanted[self.levels[value]] = True
+        return np.asarray(wanted[self.codes].any(axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """A number of every item, or an instant.
+
+    values : float64, shape (n_items,), NaN where none is stated; instants in seconds since 1970
+    are_instants : whether values are written as dates or instants
+    """
+
+    values: NDArray[np.float64]
+    are_instants: bool
+
+    @property
+    def stated(self) -> Bools:
+        return ~np.isnan(self.values)
+
+    def among(self, values: Sequence[Value]) -> Bools:
+        """Which items have one of some values, bool, shape (n_items,); raises UserError for what is none."""
+        return np.isin(self.values, [self.read(value) for value in values])
+
+    def read(self, value: Value) -> float:
+        """What a written value is in this column; raises UserError where it can be none."""
+        if self.are_instants:
+            return _seconds(value)
+        if isinstance(value, str):
+            raise UserError(f"is a number and is compared with the text {value!r}: write it without quotes")
+        return value
+
+
+Column = Texts | Numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The attributes of items; every column has a row per item."""
+
+    columns: Mapping[str, Column]
+    n_items: int
+
+    @classmethod
+    def of(cls, items: pa.Table, item_ids: Sequence[str]) -> Self:
+        """The rows of a table ``items`` for some ids; an id that it lacks states nothing."""
+        places = pc.index_in(pa.array(item_ids, pa.string()), items["item_id"].combine_chunks())
+        listed = items.drop_columns([name for name in NOT_ATTRIBUTES if name in items.column_names]).take(places)
+        return cls({name: _column(listed[name]) for name in listed.column_names}, len(item_ids))
+
+    @classmethod
+    def load(cls, artifact: Artifact) -> Self:
+        told = artifact.json("catalogue")
+        texts = {
+            name: Texts(artifact.array(f"catalogue.{name}"), {level: code for code, level in enumerate(levels)})
+            for name, levels in told["texts"].items()
+        }
+        numbers = {
+            name: Numbers(artifact.array(f"catalogue.{name}"), are_instants)
+            for name, are_instants in told["numbers"].items()
+        }
+        return cls({**texts, **numbers}, told["n_items"])
+
+    def save(self, draft: Draft) -> None:
+        texts, numbers = {}, {}
+        for name, column in self.columns.items():
+            if isinstance(column, Texts):
+                draft.array(f"catalogue.{name}", column.codes)
+                texts[name] = list(column.levels)
+            else:
+                draft.array(f"catalogue.{name}", column.values)
+                numbers[name] = column.are_instants
+        draft.json("catalogue", {"texts": texts, "numbers": numbers, "n_items": self.n_items})
+
+    def column(self, name: str) -> Column:
+        if name not in self.columns:
+            raise UserError(f"items have no attribute {name}; filters can name {', '.join(sorted(self.columns))}")
+        return self.columns[name]
+
+    def shown(self) -> Bools:
+        """Which items may be recommended at all, bool, shape (n_items,)."""
+        availability = self.columns.get("availability")
+        if availability is None:
+            return np.ones(self.n_items, np.bool_)
+        return ~availability.stated | availability.among([SHOWN])
+
+
+def _column(cells: pa.ChunkedArray) -> Column:
+    if pa.types.is_temporal(cells.type):
+        instants = cells.cast(pa.timestamp("us")).cast(pa.int64())
+        return Numbers(pc.divide(instants.cast(pa.float64()), 1e6).to_numpy(), are_instants=True)
+    if not pa.types.is_string(cells.type) and not pa.types.is_large_string(cells.type):
+        return Numbers(cells.cast(pa.float64()).to_numpy(), are_instants=False)
+    listed = [_parts(cell) for cell in cells.to_pylist()]
+    levels = {level: code for code, level in enumerate(sorted({value for values in listed for value in values}))}
+    codes = np.full((len(listed), max(1, max(map(len, listed), default=0))), len(levels), np.int32)
+    for row, values in enumerate(listed):
+        codes[row, : len(values)] = [levels[value] for value in values]
+    return Texts(codes, levels)
+
+
+def _parts(cell: str | None) -> list[str]:
+    return [value for part in (cell or "").split(_SEPARATOR) if (value := part.strip())]
+
+
+def _seconds(value: Value) -> float:
+    try:
+        instant = datetime.fromisoformat(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise UserError(f"is an instant and is compared with {value!r}: write it as '2026-01-31'") from error
+    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp()
