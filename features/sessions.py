@@ -54,9 +54,9 @@ NUMBERS = {
     "n_earlier_views": "viewed {} items in earlier visits",
     "n_earlier_carted_visits": "{} earlier visits with a cart",
     "n_earlier_orders": "{} earlier orders",
-    "earlier_views_per_visit": "viewed {} items a visit before",
-    "share_of_carted_visits": "{} of earlier visits had a cart",
-    "earlier_orders_per_visit": "ordered {} times a visit before",
+    "earlier_views_per_visit": "viewed about {} items a visit before",
+    "share_of_carted_visits": "about {} of earlier visits had a cart",
+    "earlier_orders_per_visit": "ordered about {} times a visit before",
     "earlier_spend": "spent {} before",
     "days_since_last_order": "ordered {} days ago",
     "days_since_last_visit": "visited {} days ago",
@@ -219,7 +219,7 @@ class Visit:
     previous_us: int | None = None
     longest_pause_us: int | None = None
     carted_us: int | None = None
-    carted_by: set[str] = field(default_factory=set)
+    carted_people: set[str] = field(default_factory=set)
     person_id: str = ""
     is_known_customer: bool = False
     earlier: dict[str, Earlier] = field(default_factory=dict)
@@ -381,8 +381,8 @@ class VisitFold:
         if visit.person_id not in visit.earlier:
             visit.earlier[visit.person_id] = person.before()
             person.n_visits += 1
-        if event.event_name == "add_to_cart" and visit.person_id not in visit.carted_by:
-            visit.carted_by.add(visit.person_id)
+        if event.event_name == "add_to_cart" and visit.person_id not in visit.carted_people:
+            visit.carted_people.add(visit.person_id)
             person.n_carted_visits += 1
         person.update(event, unit_price)
 

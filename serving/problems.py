@@ -1,6 +1,6 @@
 """Every error that the service answers, as ``application/problem+json`` (RFC 9457)."""
 
-from collections.abc import Mapping
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -11,8 +11,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from serving import schema
+from serving.artifact import Json
 
 MEDIA_TYPE = "application/problem+json"
+MOST_FAULTS = 20
+"""Of a request, that are told."""
 
 
 class Problem(HTTPException):
@@ -63,14 +66,16 @@ def unexpected() -> Problem:
 
 
 def invalid(error: ValidationError, model: type[schema.Request]) -> Problem:
-    """All faults of a request: where each is, what is wrong there, and what is allowed there."""
-    whole = model.model_json_schema()
-    faults = [_fault(details, whole) for details in error.errors(include_url=False, include_input=False)]
-    count = f"{len(faults)} faults" if len(faults) > 1 else "1 fault"
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"The request has {count}; see errors.", errors=faults)
+    """The faults of a request: where each is, what is wrong there, and what is allowed there."""
+    whole = _schema(model)
+    found = error.errors(include_url=False, include_input=False)
+    count = f"{len(found)} faults" if len(found) > 1 else "1 fault"
+    told = "see errors" if len(found) <= MOST_FAULTS else f"errors has the first {MOST_FAULTS}"
+    faults = [_fault(details, whole) for details in found[:MOST_FAULTS]]
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"The request has {count}; {told}.", errors=faults)
 
 
-def _fault(details: ErrorDetails, whole: Mapping[str, Any]) -> dict[str, object]:
+def _fault(details: ErrorDetails, whole: Json) -> dict[str, object]:
     return {
         "pointer": "".join(f"/{_escaped(str(part))}" for part in details["loc"]),
         "message": details["msg"],
@@ -82,20 +87,36 @@ def _escaped(part: str) -> str:
     return part.replace("~", "~0").replace("/", "~1")
 
 
-def _allowed(details: ErrorDetails, whole: Mapping[str, Any]) -> Mapping[str, Any]:
+def _allowed(details: ErrorDetails, whole: Json) -> Json:
     """The schema of the innermost place that has one on the way to the fault."""
     place = whole
     for part in details["loc"]:
-        inner = place.get("items") if isinstance(part, int) else place.get("properties", {}).get(part)
-        if inner is None:
+        inner = place.get("items") if isinstance(part, int) else _property(place, part)
+        if not isinstance(inner, dict):
             break
-        place = _resolved(inner, whole)
+        place = inner
     if details["type"] == "extra_forbidden":
         return {"propertyNames": {"enum": list(place["properties"])}}
-    return {key: value for key, value in place.items() if key not in ("title", "$defs")}
+    return {key: value for key, value in place.items() if key != "title"}
 
 
-def _resolved(place: Mapping[str, Any], whole: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a reference stands for; everything else as it is."""
-    reference = place.get("$ref")
-    return whole["$defs"][reference.rpartition("/")[2]] if reference else place
+def _property(place: Json, name: str) -> object:
+    return place.get("properties", {}).get(name, place.get("additionalProperties"))
+
+
+@cache
+def _schema(model: type[schema.Request]) -> Json:
+    """The JSON schema of a request in which every reference is what it stands for."""
+    whole = model.model_json_schema()
+    definitions = whole.pop("$defs", {})
+
+    def resolved(part: Any) -> Any:  # noqa: ANN401
+        if isinstance(part, list):
+            return [resolved(each) for each in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return resolved(definitions[part["$ref"].rpartition("/")[2]])
+        return {key: resolved(value) for key, value in part.items()}
+
+    return dict(resolved(whole))

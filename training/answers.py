@@ -15,6 +15,7 @@ from serving.artifact import Artifact
 from serving.models import ServedModel
 from serving.propensity import PropensityScorer
 from serving.recommend import Recommender
+from serving.schema import RecommendationRequest
 from training import promotion
 from training.audience import Audience
 from training.evaluation import MINUS, Row, headline, recorded
@@ -46,16 +47,8 @@ def recommendations(recommender: Recommender, n: int) -> pa.Table:
     """``user_id, rank, item_id, score, reason`` for every known user, best first."""
     rows: list[dict[str, Any]] = []
     for user_id in recommender.user_ids:
-        request = {
-            "user_id": user_id,
-            "item_ids": [],
-            "n": n,
-            "exclude_ids": [],
-            "filters": None,
-            "explain": False,
-            "placement": "home",
-        }
-        items = recommender.answer(request)["items"]
+        request = RecommendationRequest.model_construct(user_id=user_id, n=n)
+        items = recommender.answer(request.model_dump())["items"]
         rows += [{"user_id": user_id, "rank": rank, **item} for rank, item in enumerate(items, 1)]
     return pa.Table.from_pylist(rows)
 

@@ -1,6 +1,7 @@
 -- The events before $as_of of every visit that goes on at $since or begins later, and every earlier login by which their
 -- devices changed hands: what visits that begin from then on are computed from, beside the totals of people until then.
--- Without a session_id a visit goes on at $since if its device was seen in the day before.
+-- Without a session_id a visit goes on at $since if its device was seen in the day before; of one that has run for more than
+-- a day by then, a second cart after $since counts as its first.
 with running as (
     select distinct visitor_id, session_id
     from dated_events

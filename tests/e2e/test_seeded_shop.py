@@ -57,7 +57,7 @@ def test_recommendations_are_the_scorers(client: httpx.Client, shop: Shop) -> No
     user_id = recommender.user_ids[3]
     body = {"placement": "home", "user_id": user_id, "n": 5}
     answer = client.post("/v1/recommendations", json=body)
-    expected = recommender.answer({**body, "item_ids": [], "exclude_ids": [], "filters": None, "explain": False})
+    expected = recommender.answer(schema.RecommendationRequest(**body).model_dump())
     found = schema.Recommendations.model_validate_json(answer.content)
     assert [item.item_id for item in found.items] == [item["item_id"] for item in expected["items"]]
     assert found.tier == "personal"

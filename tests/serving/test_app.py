@@ -197,6 +197,13 @@ def test_every_fault_of_a_request_is_told_at_once(client):
     assert "3 faults" in details.detail
 
 
+def test_of_many_faults_the_first_are_told_with_all_that_is_allowed(client):
+    details = problem(client.post("/v1/forecasts/what-if", json={"changes": [0] * 1000}), 422)
+    assert (len(details.errors), details.detail) == (20, "The request has 1000 faults; errors has the first 20.")
+    (fault,) = problem(client.post("/v1/forecasts/what-if", json=[]), 422).errors
+    assert "$ref" not in str(fault.allowed)
+
+
 @pytest.mark.parametrize("size", [0, 101])
 def test_propensity_takes_1_to_100_customers(client, size):
     wide = Client(app.build(WHOLE, Settings()))

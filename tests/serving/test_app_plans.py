@@ -97,7 +97,7 @@ def test_a_change_that_cannot_be_is_told_where(client, change, pointer, message)
     [
         ({"price": 1, "date": 19754}, {"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]}),
         ({"discount": 0.2}, {"propertyNames": {"enum": list(plan_schema.Change.model_fields)}}),
-        ({"covariates": {"rain": "much"}}, {"maxProperties": 100}),
+        ({"covariates": {"rain": "much"}}, {"type": "number"}),
     ],
 )
 def test_a_change_that_cannot_be_is_told_what_could(client, change, allowed):

@@ -12,6 +12,7 @@ from serving import tiers
 from serving.artifact import Artifact, Draft
 from serving.catalogue import Catalogue
 from serving.recommend import Recommender, best, standardised
+from serving.schema import RecommendationRequest
 from serving.tiers import Neighbours, Popularity
 
 N_ITEMS, N_USERS = 10, 6
@@ -56,8 +57,7 @@ def checkerboard(tmp_path_factory: pytest.TempPathFactory, repeats: bool) -> Rec
 
 
 def asked(recommender: Recommender, **request: object) -> dict:
-    default = {"user_id": None, "item_ids": [], "n": 4, "exclude_ids": [], "filters": None}
-    return recommender.answer(default | {"explain": False, "placement": "home"} | request)
+    return recommender.answer(RecommendationRequest(**{"n": 4, **request}).model_dump())
 
 
 def names(answer: dict) -> list[str]:

@@ -9,6 +9,7 @@ network may give a share of the quantiles: as much as helps on what was held out
 al., "M5 accuracy competition", IJF 2022.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -97,14 +98,16 @@ class DemandModel:
         return [everything, explained, *self._what_if()]
 
     def _what_if(self) -> list[Json]:
-        """What it does to the first item to be offered as it was on average; nothing where no offer of it is known."""
-        item_id, row = self._series()["item_ids"][0], _forecast_rows(self.known)[0]
+        """What it does to the item sold in fewest places to be offered as it was on average; nothing without offers."""
+        item_ids = self._series()["item_ids"][: len(rows := _forecast_rows(self.known))]
+        item_id = min(item_ids, key=Counter(item_ids).__getitem__)
+        row = rows[item_ids.index(item_id)]
         past = {name: self.known.offers[name][row, : self.known.n_periods] for name in ("price", *PROMOTIONS)}
         usual = {name: _mean_or_none(offered) for name, offered in past.items()}
-        if set(usual.values()) == {None}:
+        if all(value is None for value in usual.values()):
             return []
         change: Json = {"item_id": item_id, "location_id": None, "date": None, **usual, "covariates": {}}
-        return [{"changes": [change], "horizon": None}]
+        return [{"changes": [change], "horizon": 1}]
 
     def _recipe(self) -> Recipe:
         models = [Trees.from_text(text) for text in self.texts.values()]

@@ -18,6 +18,7 @@ from serving import tiers
 from serving.artifact import Artifact, Draft, Json
 from serving.catalogue import Catalogue
 from serving.recommend import Question, Recommender
+from serving.schema import RecommendationRequest
 from serving.tiers import Scores, Tier
 from training.device import Device
 from training.evaluation import Row
@@ -72,15 +73,7 @@ class RecommendModel:
         asked: list[tuple[str | None, list[str]]] = [(None, []), ("nobody we know", []), (None, items[:1])]
         asked += [(user, []) for user in users[:: max(1, len(users) // 5)][:5]]
         return [
-            {
-                "placement": "home",
-                "user_id": user,
-                "item_ids": context,
-                "n": 5,
-                "exclude_ids": [],
-                "filters": None,
-                "explain": False,
-            }
+            RecommendationRequest.model_construct(user_id=user, item_ids=context, n=5).model_dump()
             for user, context in asked
         ]
 

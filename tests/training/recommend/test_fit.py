@@ -11,6 +11,7 @@ from features.periods import Span
 from features.shops import Shop
 from features.windows import Window, leave_one_out, rolling, time_window
 from serving.recommend import Recommender
+from serving.schema import RecommendationRequest
 from training.device import choose
 from training.recommend import fit as fitting
 from training.recommend.config import RecommendConfig
@@ -107,14 +108,7 @@ def test_hidden_items_are_never_recommended(recommender: Recommender, window: Wi
 
 
 def test_explained_shares_add_up_to_the_score(recommender: Recommender) -> None:
-    request = {
-        "user_id": recommender.user_ids[3],
-        "item_ids": [],
-        "exclude_ids": [],
-        "filters": None,
-        "n": 5,
-        "explain": True,
-    }
+    request = RecommendationRequest(user_id=recommender.user_ids[3], n=5, explain=True).model_dump()
     for item in recommender.answer(request)["items"]:
         assert sum(item["tiers"].values()) == pytest.approx(item["score"], rel=1e-5)
 
