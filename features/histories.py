@@ -50,6 +50,13 @@ class Histories:
         )
 
     @classmethod
+    def since(cls, items: Sequence[int], kinds: Sequence[str], ages: Sequence[float]) -> Self:
+        """One person's history, in order of time; ages in days."""
+        places = [KINDS.index(kind) for kind in kinds]
+        starts = np.array([0, len(items)])
+        return cls(starts, np.array(items, np.int32), np.array(places, np.int8), np.array(ages, np.float32))
+
+    @classmethod
     def each_of(cls, items: NDArray[np.integer], kind: str) -> Self:
         """One history of a single event of just now for each item."""
         n = len(items)
@@ -93,6 +100,19 @@ class Histories:
         """The same people with some of their events, bool, shape (n,)."""
         starts = np.concatenate([[0], np.cumsum(kept)])[self.starts]
         return Histories(starts, self.items[kept], self.kinds[kept], self.ages[kept])
+
+    def followed_by(self, later: "Histories", days: float) -> "Histories":
+        """One person's history and what came after it, ``days`` after the moment that its ages count to.
+
+        >>> Histories.of([5]).followed_by(Histories.of([6]), 2.0).ages
+        array([2., 0.], dtype=float32)
+        """
+        return Histories(
+            np.array([0, len(self) + len(later)]),
+            np.concatenate([self.items, later.items]),
+            np.concatenate([self.kinds, later.kinds]),
+            np.concatenate([self.ages + np.float32(days), later.ages]),
+        )
 
     def last(self, n: int) -> "Histories":
         """The last ``n`` events of each person."""

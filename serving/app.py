@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from starlette.routing import Route
 
 from features.errors import UserError
 from features.home import home
-from serving import metrics, openapi, orders, pages, plan_schema, problems, schema
+from serving import journal, metrics, openapi, orders, pages, plan_schema, problems, schema
+from serving.journal import Journal
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
 from serving.openapi import Endpoint
@@ -52,6 +54,10 @@ class Call(Generic[Asked]):
     asked: Asked
     accept: str
 
+    @property
+    def journal(self) -> Journal:
+        return journal.opened(home(), self.models.shop)
+
 
 def build(models: Models, settings: Settings) -> Starlette:
     """The application that answers from these models."""
@@ -75,7 +81,9 @@ def build(models: Models, settings: Settings) -> Starlette:
 
 def recommendations(call: Call[schema.RecommendationRequest]) -> Response:
     model = _model(call, "recommend")
-    answer = model.scorer.answer(call.asked.model_dump())
+    asked = call.asked.model_dump()
+    recent = call.journal.recent(model.until, **{name: asked[name] for name in journal.VISITOR})
+    answer = model.scorer.answer({**asked, "recent": recent})
     return _json(
         {
             **answer,
@@ -84,6 +92,16 @@ def recommendations(call: Call[schema.RecommendationRequest]) -> Response:
             "staleness_s": model.staleness_s,
         }
     )
+
+
+def events(call: Call[schema.EventsRequest]) -> Response:
+    told = call.asked.model_dump(mode="json")["events"]
+    try:
+        accepted = call.journal.append(told).result()
+    except (sqlite3.Error, OSError) as error:
+        _log.exception("Events could not be written")
+        raise problems.not_written() from error
+    return _json({"accepted": accepted, "known": len(told) - accepted}, HTTPStatus.ACCEPTED)
 
 
 def propensity(call: Call[schema.PropensityRequest]) -> Response:
@@ -164,6 +182,17 @@ ENDPOINTS = (
         schema.RecommendationRequest,
         schema.Recommendations,
         errors=_POSTED,
+    ),
+    Endpoint(
+        "POST",
+        "/v1/events",
+        "What visitors do: on the disk before the answer, and known to the next recommendation.",
+        events,
+        schema.EventsRequest,
+        schema.EventsTaken,
+        errors=_POSTED,
+        status=HTTPStatus.ACCEPTED,
+        in_thread=True,
     ),
     Endpoint(
         "POST",
@@ -324,8 +353,8 @@ def _absent(call: Call[Any]) -> list[dict[str, str]]:
     return [{"task": task, "reason": reason} for task, reason in call.models.absent.items()]
 
 
-def _json(answer: object) -> Response:
-    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+def _json(answer: object, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), status, media_type="application/json")
 
 
 def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], version: str, **told: object) -> Response:

@@ -61,6 +61,13 @@ def no_model(task: str) -> Problem:
     )
 
 
+def not_written() -> Problem:
+    return Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The events could not be written and none was taken; send them again. The service's log has the reason.",
+    )
+
+
 def unexpected() -> Problem:
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The service failed; its log has the reason under request_id.")
 

@@ -53,10 +53,12 @@ class Recommender:
     def answer(self, request: Json) -> Json:
         """The best ``n`` items for a user, for the items being looked at, for both, or for nobody in particular.
 
+        request : as ``schema.RecommendationRequest``, and ``recent`` as from ``Journal.recent``
+
         Fewer where fewer may come. Raises UserError for a filter that cannot be read.
         """
         admitted = self._admitted(request["filters"])
-        known = self.history(request["user_id"])
+        known = self._with_recent(self.history(request["user_id"]), request.get("recent"))
         context = Histories.of(self._known_items(request["item_ids"]), CONTEXT_KIND)
         asked, question = (context, "similar") if len(context) else (known, "personal")
         parts = self.parts(asked, question)  # type: ignore[arg-type]
@@ -76,6 +78,16 @@ class Recommender:
         """What was known of a user when the artifact was exported; empty for a stranger."""
         user = self._user_index.get(user_id) if user_id is not None else None
         return Histories.of([]) if user is None else self.histories.take(np.array([user]))
+
+    def _with_recent(self, known: Histories, recent: Json | None) -> Histories:
+        """A history and what has been done since with items of the catalogue."""
+        if recent is None:
+            return known
+        events = zip(recent["item_ids"], recent["event_names"], recent["ages_days"], strict=True)
+        told = [(self._item_index[item_id], *rest) for item_id, *rest in events if item_id in self._item_index]
+        if not told:
+            return known
+        return known.followed_by(Histories.since(*zip(*told, strict=True)), recent["elapsed_days"])
 
     def scores(self, histories: Histories, question: Question = "personal") -> Scores:
         """What is answered from: the blended score of every item, re-ranked, shape (n_users, n_items)."""

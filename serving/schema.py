@@ -2,11 +2,18 @@
 
 import re
 from datetime import date, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
-from features.contract import EVENT_NAMES
+from features.contract import EVENT_NAMES, ITEM_EVENTS
 from serving.filters import LONGEST
 
 MOST = 1e9
@@ -47,6 +54,10 @@ class RecommendationRequest(Request):
     """Where the items will be shown."""
     user_id: Id | None = None
     """The shop's customer number; absent for a guest."""
+    user_pseudo_id: Id | None = None
+    """Device or cookie: what was done with it counts, also before a login."""
+    session_id: Id | None = None
+    """The running visit: what was done in it counts."""
     item_ids: Annotated[list[Id], Field(max_length=100)] = []
     """What the visitor looks at: the product, or the cart's content, latest last."""
     n: Annotated[int, Field(ge=1, le=100), BeforeValidator(integral)] = 10
@@ -85,6 +96,89 @@ class Recommendations(Answer):
     model_version: str
     staleness_s: int
     """Seconds since the end of the data that the model was trained on."""
+
+
+ORDER_EVENTS = ("purchase", "refund")
+
+
+def _needs(name: str, events: tuple[str, ...]) -> dict[str, Any]:
+    """In JSON Schema: events of some names state something."""
+    stated = {"required": [name], "properties": {name: {"type": "string"}}}
+    return {"if": {"properties": {"event_name": {"enum": list(events)}}}, "then": stated}
+
+
+_SAYS_ENOUGH: dict[str, Any] = {
+    "anyOf": [{"required": [n], "properties": {n: {"type": "string"}}} for n in ("user_id", "user_pseudo_id")],
+    "allOf": [_needs("item_id", ITEM_EVENTS), _needs("transaction_id", ORDER_EVENTS)],
+}
+
+
+class LoggedEvent(Request):
+    """What a visitor did, with one item where it is about items; named as in the table of events."""
+
+    model_config = ConfigDict(json_schema_extra=_SAYS_ENOUGH)
+
+    event_id: Id | None = None
+    """Identifies the event, which is the same one when it is sent again; absent: it is another one each time."""
+    event_name: Literal[EVENT_NAMES]  # type: ignore[valid-type]  # the contract has them as values
+    event_timestamp: Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written)] | None = None
+    """When it happened, with its zone; absent: now."""
+    user_id: Id | None = None
+    """The shop's customer number, once known."""
+    user_pseudo_id: Id | None = None
+    """Device or cookie, known for guests too."""
+    session_id: Id | None = None
+    item_id: Id | None = None
+    transaction_id: Id | None = None
+    quantity: Annotated[float, Field(gt=0, le=MOST)] | None = None
+    """Units; absent: 1."""
+    price: Annotated[float, Field(ge=0, le=MOST)] | None = None
+    """Price of one unit as paid, after discount."""
+    discount: Annotated[float, Field(ge=-MOST, le=MOST)] | None = None
+    """Reduction per unit."""
+    coupon: Id | None = None
+    currency: Id | None = None
+    value: Annotated[float, Field(ge=-MOST, le=MOST)] | None = None
+    location_id: Id | None = None
+    index: Annotated[int, Field(ge=0, le=1_000_000), BeforeValidator(integral)] | None = None
+    """Position in the list shown."""
+    item_list_id: Id | None = None
+    """List or placement shown."""
+    source: Id | None = None
+    medium: Id | None = None
+    campaign: Id | None = None
+    device_category: Id | None = None
+    country: Id | None = None
+    search_term: Id | None = None
+    recommendation_id: Id | None = None
+    """The answer that showed the item."""
+    experiment_id: Id | None = None
+    variant: Id | None = None
+
+    @model_validator(mode="after")
+    def _says_enough(self) -> Self:
+        if self.user_id is None and self.user_pseudo_id is None:
+            raise ValueError("user_id and user_pseudo_id are both missing: give the one that is known")
+        if self.item_id is None and self.event_name in ITEM_EVENTS:
+            raise ValueError(f"item_id is missing: {self.event_name} is about an item")
+        if self.transaction_id is None and self.event_name in ORDER_EVENTS:
+            raise ValueError(f"transaction_id is missing: {self.event_name} is of an order")
+        return self
+
+
+class EventsRequest(Request):
+    """Events as they happen, in any order."""
+
+    events: Annotated[list[LoggedEvent], Field(min_length=1, max_length=1000)]
+
+
+class EventsTaken(Answer):
+    """What has been written to disk."""
+
+    accepted: int
+    """Events that were new."""
+    known: int
+    """Events that had come before, by their ``event_id``."""
 
 
 class PropensityRequest(Request):

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served import APP, MAX_BODY_BYTES, SCORERS, WHOLE, Client, post, problem
 
+from features import contract
 from serving import app, schema
 from serving.models import Models
 from serving.settings import Settings
@@ -34,6 +35,9 @@ def test_the_scorer_gets_the_whole_request_with_defaults(client):
     assert SCORERS["recommend"].asked == {
         "placement": "cart",
         "user_id": "u",
+        "user_pseudo_id": None,
+        "session_id": None,
+        "recent": None,
         "item_ids": ["a"],
         "n": 10,
         "exclude_ids": [],
@@ -310,6 +314,60 @@ def test_a_body_that_breaks_off_is_no_failure_of_ours(caplog):
     asyncio.run(APP(sent.scope, receive, sent.send))
     assert sent.status == 400
     assert not caplog.records
+
+
+def test_events_are_taken_once(client):
+    asked = {"events": [{"event_id": "once", "event_name": "login", "user_id": "ann"}]}
+    answers = [client.post("/v1/events", json=asked) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert [schema.EventsTaken.model_validate_json(answer.content).accepted for answer in answers] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("event", "pointer", "message"),
+    [
+        ({}, "/events/0", "user_id and user_pseudo_id are both missing: give the one that is known"),
+        ({"user_id": "a", "event_name": "view_item"}, "/events/0", "item_id is missing: view_item is about an item"),
+        (
+            {"user_id": "a", "event_name": "refund", "item_id": "i"},
+            "/events/0",
+            "transaction_id is missing: refund is of an order",
+        ),
+        ({"user_id": "a", "event_name": "bought"}, "/events/0/event_name", "Input should be"),
+        ({"user_id": "a", "event_timestamp": "2024-02-01T12:00:00"}, "/events/0/event_timestamp", "timezone"),
+        ({"user_id": "a", "quantity": 0}, "/events/0/quantity", "greater than 0"),
+        ({"user_id": "a", "received_at": "2024-02-01T12:00:00Z"}, "/events/0/received_at", "not permitted"),
+    ],
+)
+def test_of_a_batch_with_a_faulty_event_none_is_taken(client, event, pointer, message):
+    good = {"event_name": "login", "user_id": "ann", "event_id": f"beside {pointer} {message}"}
+    for order in ([{"event_name": "login", **event}, good], [{"event_name": "login", **event}]):
+        (fault,) = problem(client.post("/v1/events", json={"events": order}), 422).errors
+        assert (fault.pointer, message in fault.message) == (pointer, True)
+    assert client.post("/v1/events", json={"events": [good]}).json() == {"accepted": 1, "known": 0}
+
+
+def test_a_logged_event_has_every_column_of_the_contract():
+    columns = {column.name for column in contract.EVENTS.columns}
+    assert set(schema.LoggedEvent.model_fields) == columns - {"received_at"}
+
+
+def test_what_cannot_be_written_is_not_acknowledged(client, monkeypatch, tmp_path, caplog):
+    (tmp_path / "mini").write_text("a file where the shop's folder should be")
+    monkeypatch.setenv("SHOPKEEPER_HOME", str(tmp_path))
+    asked = {"events": [{"event_name": "login", "user_id": "ann"}]}
+    assert "none was taken" in problem(client.post("/v1/events", json=asked), 503).detail
+    assert "Events could not be written" in caplog.text
+
+
+def test_the_scorer_is_told_what_the_visitor_just_did(client):
+    seen = {"event_name": "view_item", "item_id": "b", "user_pseudo_id": "phone"}
+    client.post("/v1/events", json={"events": [seen]})
+    client.post("/v1/recommendations", json={"user_pseudo_id": "phone"})
+    recent = SCORERS["recommend"].asked["recent"]
+    assert (recent["item_ids"], recent["event_names"]) == (("b",), ("view_item",))
+    client.post("/v1/recommendations", json={"user_pseudo_id": "another phone"})
+    assert SCORERS["recommend"].asked["recent"] is None
 
 
 def test_metrics_count_requests_by_route_and_status():

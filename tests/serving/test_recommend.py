@@ -124,6 +124,33 @@ def test_what_a_person_has_is_not_recommended_where_nothing_is_bought_twice(with
     assert "i1" not in names(answer)
 
 
+RECENT = {"item_ids": ["i2", "gone"], "event_names": ["purchase"] * 2, "ages_days": [0.0] * 2, "elapsed_days": 30.0}
+
+
+def test_what_a_guest_just_did_counts(recommender: Recommender) -> None:
+    asked_by_guest = RecommendationRequest(n=3).model_dump()
+    answer = recommender.answer({**asked_by_guest, "recent": RECENT})
+    assert answer["tier"] == "personal"
+    assert {int(name[1:]) % 2 for name in names(answer)} == {0}
+
+
+def test_what_a_customer_just_did_counts_more_than_what_was_a_month_ago(recommender: Recommender) -> None:
+    odd = RecommendationRequest(user_id="u1", n=3).model_dump()
+    assert {int(name[1:]) % 2 for name in names(recommender.answer(odd))} == {1}
+    assert {int(name[1:]) % 2 for name in names(recommender.answer({**odd, "recent": RECENT}))} == {0}
+
+
+def test_what_is_not_in_the_catalogue_tells_nothing(recommender: Recommender) -> None:
+    unknown = {**RECENT, "item_ids": ["gone", "too"]}
+    asked_by_guest = RecommendationRequest().model_dump()
+    assert recommender.answer({**asked_by_guest, "recent": unknown}) == recommender.answer(asked_by_guest)
+
+
+def test_what_was_just_bought_is_not_recommended_where_nothing_is_bought_twice(without_repeats: Recommender) -> None:
+    asked_by_customer = RecommendationRequest(user_id="u1", n=N_ITEMS).model_dump()
+    assert not {"i1", "i2"} & set(names(without_repeats.answer({**asked_by_customer, "recent": RECENT})))
+
+
 def test_a_batch_is_scored_as_each_alone(recommender: Recommender) -> None:
     histories = Histories(
         np.array([0, 2, 2, 3]), np.array([1, 3, 4], np.int32), np.array([0, 2, 1], np.int8), np.zeros(3, np.float32)
