@@ -17,6 +17,7 @@ import orjson
 from features import contract, sources
 from features.engine import DuckDB
 from features.errors import UserError
+from features.home import home
 from features.lake import MEMORY_LIMIT, Lake, key_text
 from features.mapping import typed_and_checked
 from features.shops import Shop, Source
@@ -56,7 +57,7 @@ def ingest(shop: Shop, announce: Callable[[str], None] = lambda _: None) -> list
     reports = []
     with _alone(lake):
         earlier = _last_reports(lake)
-        for name, table_sources in shop.tables.items():
+        for name, table_sources in _sources(shop).items():
             announce(name)
             digest = sources.digest(shop, table_sources)
             unchanged = digest and name in earlier and earlier[name].source == digest and lake.batches(name)
@@ -64,6 +65,12 @@ def ingest(shop: Shop, announce: Callable[[str], None] = lambda _: None) -> list
             reports.append(replace(report, source=digest))
         _store(lake, reports)
     return reports
+
+
+def _sources(shop: Shop) -> dict[str, list[Source]]:
+    """The sources of every table, of events what the service has taken in too."""
+    taken_in = sources.logged(home(), shop.name)
+    return {**shop.tables, "events": [*shop.tables.get("events", []), *taken_in]} if taken_in else shop.tables
 
 
 @contextmanager

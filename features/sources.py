@@ -2,7 +2,9 @@
 
 import glob
 import hashlib
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,27 @@ LINES = (".txt", ".json", ".jsonl")
 _WHOLE_LINES = (
     "header = false, auto_detect = false, delim = '\\x01', quote = '', escape = '', max_line_size = 100000000"
 )
+
+
+class Logged(Source):
+    """The events that the service has taken in; its query ends at the newest, so that it says what it reads."""
+
+
+def journal(home: Path, shop: str) -> Path:
+    """Where the service keeps the events of a shop that it takes in: SQLite, the table ``events``."""
+    return home / shop / "journal" / "events.sqlite"
+
+
+def logged(home: Path, shop: str) -> list[Source]:
+    """What the service has taken in, a source of ``events``; none while it has taken in nothing."""
+    path = journal(home, shop)
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(path)) as connection:
+        newest = connection.execute("select max(number) from events").fetchone()[0]
+    columns = ", ".join(f"json_extract(event, '$.{c.name}') as {identifier(c.name)}" for c in contract.EVENTS.columns)
+    query = f"select {columns} from events where number <= {newest} order by number"
+    return [Logged(url=f"sqlite:///{path}", query=query)] if newest else []
 
 
 def read(connection: duckdb.DuckDBPyConnection, shop: Shop, source: Source, scratch: Path) -> None:
@@ -47,6 +70,8 @@ def digest(shop: Shop, table_sources: list[Source]) -> str:
         return ""
     described = [repr(contract.TABLES), *(source.model_dump_json() for source in table_sources)]
     for source in table_sources:
+        if isinstance(source, Logged):
+            continue
         paths = sorted(glob.glob(shop.locate(source.path), recursive=True)) if source.path else []  # noqa: PTH207
         if not paths:
             return ""

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import orjson
 
+from features import sources
 from features.histories import KINDS
 from serving.artifact import Json
 
@@ -38,7 +39,7 @@ _TABLE = """
         event_name text not null,
         event_us integer not null,
         received_us integer not null,
-        event blob not null
+        event text not null
     ) strict
 """
 VISITOR = ("user_id", "user_pseudo_id", "session_id")
@@ -146,7 +147,7 @@ class Journal:
 @cache
 def opened(home: Path, shop: str) -> Journal:
     """The journal of a shop; one per process."""
-    return Journal(home / shop / "journal" / "events.sqlite")
+    return Journal(sources.journal(home, shop))
 
 
 @cache
@@ -197,7 +198,7 @@ def _row(event: Json, received_us: int) -> tuple[object, ...]:
     stated = {name: value for name, value in event.items() if value is not None}
     whole = {"event_id": str(uuid.uuid4()), "event_timestamp": received_at.isoformat(), **stated}
     times = {"event_us": _us(datetime.fromisoformat(whole["event_timestamp"])), "received_us": received_us}
-    row = {**whole, **times, "event": orjson.dumps({**whole, "received_at": received_at.isoformat()})}
+    row = {**whole, **times, "event": orjson.dumps({**whole, "received_at": received_at.isoformat()}).decode()}
     return tuple(row.get(name) for name in _COLUMNS)
 
 
