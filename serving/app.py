@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from features.errors import UserError
 from features.home import home
-from serving import journal, metrics, openapi, orders, pages, plan_schema, problems, schema
+from serving import journal, keys, metrics, openapi, orders, pages, plan_schema, problems, schema
 from serving.journal import Journal
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
@@ -182,6 +182,7 @@ ENDPOINTS = (
         schema.RecommendationRequest,
         schema.Recommendations,
         errors=_POSTED,
+        scope="recommend",
     ),
     Endpoint(
         "POST",
@@ -193,6 +194,7 @@ ENDPOINTS = (
         errors=_POSTED,
         status=HTTPStatus.ACCEPTED,
         in_thread=True,
+        scope="events",
     ),
     Endpoint(
         "POST",
@@ -202,6 +204,7 @@ ENDPOINTS = (
         schema.PropensityRequest,
         schema.PropensityScores,
         errors=_POSTED,
+        scope="recommend",
     ),
     Endpoint(
         "POST",
@@ -211,6 +214,7 @@ ENDPOINTS = (
         schema.SessionRequest,
         schema.PropensityScores,
         errors=_POSTED,
+        scope="recommend",
     ),
     Endpoint(
         "GET",
@@ -222,6 +226,7 @@ ENDPOINTS = (
         media=("text/csv",),
         errors=_ASKED,
         in_thread=True,
+        scope="plan",
     ),
     Endpoint(
         "POST",
@@ -232,6 +237,7 @@ ENDPOINTS = (
         plan_schema.WhatIf,
         errors=_POSTED,
         in_thread=True,
+        scope="plan",
     ),
     Endpoint(
         "GET",
@@ -242,9 +248,15 @@ ENDPOINTS = (
         plan_schema.Orders,
         media=("text/csv",),
         errors=(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY),
+        scope="plan",
     ),
     Endpoint(
-        "GET", "/v1/models", "The models that answer, and the tasks without one.", model_list, answer=schema.ModelList
+        "GET",
+        "/v1/models",
+        "The models that answer, and the tasks without one.",
+        model_list,
+        answer=schema.ModelList,
+        scope="admin",
     ),
     Endpoint("GET", "/livez", "Whether the process runs.", livez, media=("text/plain",)),
     Endpoint(
@@ -256,7 +268,12 @@ ENDPOINTS = (
         errors=(HTTPStatus.SERVICE_UNAVAILABLE,),
     ),
     Endpoint(
-        "GET", "/metrics", "Requests, latencies and model ages for Prometheus.", measurements, media=("text/plain",)
+        "GET",
+        "/metrics",
+        "Requests, latencies and model ages for Prometheus.",
+        measurements,
+        media=("text/plain",),
+        scope="admin",
     ),
     Endpoint("GET", "/openapi.json", "This interface as OpenAPI 3.1.", interface, media=("application/json",)),
     Endpoint("GET", "/docs", "This interface for people.", docs, media=("text/html",)),
@@ -269,6 +286,7 @@ def _answering(
 ) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         try:
+            _admit(endpoint, request, models.shop)
             asked = await _asked(endpoint, request, max_body_bytes)
             call = Call(models, measured, asked, request.headers.get("accept", ""))
             return await run_in_threadpool(endpoint.handle, call) if endpoint.in_thread else endpoint.handle(call)
@@ -281,6 +299,21 @@ def _answering(
             raise problems.unexpected() from error
 
     return answer
+
+
+def _admit(endpoint: Endpoint, request: Request, shop: str) -> None:
+    """Nothing for whoever may ask; raises a Problem for others."""
+    if endpoint.scope is None:
+        return
+    try:
+        scopes = keys.of(home(), shop).scopes_of(request.headers.get("authorization", ""))
+    except UserError as error:
+        _log.exception("Nobody may ask")
+        raise problems.unexpected() from error
+    if scopes is None:
+        raise problems.no_key()
+    if endpoint.scope not in scopes:
+        raise problems.narrow_key(endpoint.scope)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -3,9 +3,11 @@
 import os
 import socket
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 
 from features.errors import UserError
+from serving.keys import SCOPES, Keys
 
 STOP_S = 5
 
@@ -29,6 +31,15 @@ def require_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise UserError(f"{host} port {port} cannot be bound ({error.strerror}); choose another") from error
+
+
+def require_keys(host: str, shop: str, keys: Keys) -> None:
+    """Raises UserError when others than this machine could ask and no key is asked for."""
+    if not ip_address(host).is_loopback and not keys.kept:
+        raise UserError(
+            f"{host} is open to others and {shop} has no API keys: make one with `shopkeeper keys add NAME "
+            f"--shop {shop} --scopes {','.join(SCOPES)}`, or bind 127.0.0.1"
+        )
 
 
 def environment(shop: str, home: Path) -> dict[str, str]:

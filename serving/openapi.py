@@ -10,11 +10,13 @@ from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
 from serving import problems, schema
+from serving.keys import Scope
 
 Json = dict[str, Any]
 
 VERSION = "1.0.0"
 
+_KEY = "key"
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -27,6 +29,7 @@ class Endpoint:
     answer : what it answers in JSON; None when it answers in other media types only
     media : further media types of the answer
     errors : statuses of the problems that it may answer, but 500
+    scope : what a key must allow; None: everybody may ask
     in_thread : whether it answers so slowly that other requests must be answered meanwhile
     """
 
@@ -39,6 +42,7 @@ class Endpoint:
     media: tuple[str, ...] = ()
     errors: tuple[HTTPStatus, ...] = ()
     status: HTTPStatus = HTTPStatus.OK
+    scope: Scope | None = None
     in_thread: bool = False
 
 
@@ -53,7 +57,7 @@ def document(endpoints: Iterable[Endpoint]) -> Json:
             "summary": "What a visitor would like, whether they will buy, and how much to stock.",
         },
         "paths": {endpoint.path: {endpoint.method.lower(): _operation(endpoint)} for endpoint in endpoints},
-        "components": {"schemas": _schemas(endpoints)},
+        "components": {"schemas": _schemas(endpoints), "securitySchemes": {_KEY: {"type": "http", "scheme": "bearer"}}},
     }
 
 
@@ -67,11 +71,13 @@ def _schemas(endpoints: list[Endpoint]) -> Json:
 
 
 def _operation(endpoint: Endpoint) -> Json:
-    failures = sorted({*endpoint.errors, HTTPStatus.INTERNAL_SERVER_ERROR})
+    refusals = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) if endpoint.scope else ()
+    failures = sorted({*endpoint.errors, *refusals, HTTPStatus.INTERNAL_SERVER_ERROR})
     return {
         "operationId": endpoint.path.strip("/").replace("/", "_").replace(".", "_") or "root",
         "summary": endpoint.summary,
         **_asked(endpoint),
+        **({"security": [{}, {_KEY: [endpoint.scope]}]} if endpoint.scope else {}),
         "responses": {str(int(endpoint.status)): _success(endpoint)} | {str(int(s)): _failure(s) for s in failures},
     }
 

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from serving import schema
 from serving.artifact import Json
+from serving.keys import Scope
 
 MEDIA_TYPE = "application/problem+json"
 MOST_FAULTS = 20
@@ -21,8 +22,10 @@ MOST_FAULTS = 20
 class Problem(HTTPException):
     """An error with a detail for the caller, and further members of the problem document."""
 
-    def __init__(self, status: HTTPStatus, detail: str, **members: object) -> None:
-        super().__init__(status, detail)
+    def __init__(
+        self, status: HTTPStatus, detail: str, headers: dict[str, str] | None = None, **members: object
+    ) -> None:
+        super().__init__(status, detail, headers)
         self.members = members
 
 
@@ -59,6 +62,18 @@ def no_model(task: str) -> Problem:
         HTTPStatus.SERVICE_UNAVAILABLE,
         f"No {task} model is loaded; promote one with `shopkeeper promote {task}`. GET /v1/models tells why.",
     )
+
+
+def no_key() -> Problem:
+    return Problem(
+        HTTPStatus.UNAUTHORIZED,
+        "Send a key that there is, as `Authorization: Bearer KEY`; `shopkeeper keys add` makes one.",
+        {"www-authenticate": "Bearer"},
+    )
+
+
+def narrow_key(scope: Scope) -> Problem:
+    return Problem(HTTPStatus.FORBIDDEN, f"This key lacks the scope {scope}; use one that has it.")
 
 
 def not_written() -> Problem:

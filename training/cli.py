@@ -21,12 +21,13 @@ from features.periods import period_start
 from features.shops import checked, load_shop, read_toml
 from features.targets import RESPONSE, Target
 from features.windows import before
-from serving import launch, settings
+from serving import keys, launch, settings
 from serving.propensity import PropensityScorer
 from training import (
     answers,
     customer_value,
     evaluation,
+    key_commands,
     kpi_report,
     parallel,
     pipeline,
@@ -279,6 +280,7 @@ def score(
 
 
 app.add_typer(plan_commands.app)
+app.add_typer(key_commands.app, name="keys")
 
 
 @app.command()
@@ -348,6 +350,7 @@ def serve(
     host, port = host or str(configured.host), port or configured.port
     if not _is_ip_address(host):
         raise UserError(f"--host {host}: give an IP address such as 127.0.0.1, or 0.0.0.0 for every interface")
+    launch.require_keys(host, found.name, keys.of(home(), found.name))
     launch.require_free(host, port)
     for task, missing in promotion.publish_champions(found).items():
         speaker.say(f"{found.name}.{task}: {missing or 'champion found'}")

@@ -148,3 +148,21 @@ def test_customers_are_written_and_the_back_test_is_told(run, tmp_path: Path) ->
     assert (status, told["rows"]) == (0, table.num_rows)
     assert {"realised_revenue", "predicted_value_12m", "segment", "suggested_tier"} <= set(table.column_names)
     assert len(told["back_test"]["deciles"]) == 10
+
+
+def test_keys_are_made_listed_and_removed(run) -> None:
+    status, out, _ = run("keys", "add", "web", "--shop", "seeded", "--scopes", "recommend,events", "--json")
+    assert status == 0
+    assert json.loads(out.splitlines()[-1])["key"].startswith("sk_")
+    listed = json.loads(run("keys", "list", "--shop", "seeded", "--json")[1].splitlines()[-1])
+    assert listed == {"keys": [{"name": "web", "scopes": ["recommend", "events"]}]}
+    assert run("keys", "remove", "web", "--shop", "seeded")[0] == 0
+    assert "seeded has no API keys" in run("keys", "list", "--shop", "seeded")[1]
+    status, _, err = run("keys", "add", "web", "--shop", "seeded", "--scopes", "everything")
+    assert (status, "no scope 'everything'; allowed are recommend, events, plan, admin" in err) == (2, True)
+
+
+def test_the_service_is_open_to_others_only_with_keys(run) -> None:
+    status, _, err = run("serve", "--shop", "seeded", "--host", "0.0.0.0")  # noqa: S104  the point of the test
+    assert status == 2
+    assert "0.0.0.0 is open to others and seeded has no API keys" in err

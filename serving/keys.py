@@ -1,0 +1,110 @@
+"""API keys: who may ask what. ``HOME/SHOP/keys.json`` holds their digests, never a key; without keys all may ask.
+
+A key is 256 random bits, so one hash keeps it as well as a slow one would.
+"""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from hmac import compare_digest
+from pathlib import Path
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from features.errors import UserError
+
+Scope = Literal["recommend", "events", "plan", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+"""Recommendations and propensity; taking events in; forecasts and orders; models and metrics."""
+
+_PREFIX = "sk_"
+
+
+class Key(BaseModel):
+    """A key as it is kept: its SHA-256 in hexadecimal digits."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    scopes: tuple[Scope, ...]
+    digest: str
+    created_at: datetime
+
+
+_KEYS = TypeAdapter(tuple[Key, ...])
+
+
+class Keys:
+    """The keys of a shop, as its file has them at each question: one that is added or removed counts at once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read: tuple[Key, ...] = ()
+        self._read_at = 0
+
+    @property
+    def kept(self) -> tuple[Key, ...]:
+        """Raises UserError when the file cannot be read."""
+        try:
+            changed_at = self.path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return ()
+        if changed_at != self._read_at:
+            self._read, self._read_at = self._fresh(), changed_at
+        return self._read
+
+    def scopes_of(self, authorization: str) -> tuple[Scope, ...] | None:
+        """What whoever sends this header may ask; None without a key that there is.
+
+        Every key is compared, each in constant time.
+        """
+        scheme, _, presented = authorization.partition(" ")
+        if not self.kept:
+            return SCOPES
+        digest = _digest(presented.strip())
+        found = [key.scopes for key in self.kept if compare_digest(key.digest, digest)]
+        return found[0] if found and scheme.lower() == "bearer" else None
+
+    def add(self, name: str, scopes: Sequence[Scope]) -> str:
+        """A new key; it is kept nowhere and cannot be told again. Raises UserError for a name that there is."""
+        if name in (key.name for key in self.kept):
+            raise UserError(f"there is a key {name} already: choose another name, or remove it first")
+        key = _PREFIX + secrets.token_urlsafe(32)
+        added = Key(name=name, scopes=tuple(scopes), digest=_digest(key), created_at=datetime.now(UTC))
+        self._write((*self.kept, added))
+        return key
+
+    def remove(self, name: str) -> None:
+        """Raises UserError for a name that there is not."""
+        left = tuple(key for key in self.kept if key.name != name)
+        if len(left) == len(self.kept):
+            there = ", ".join(key.name for key in left) or "none"
+            raise UserError(f"there is no key {name}; there are: {there}")
+        self._write(left)
+
+    def _fresh(self) -> tuple[Key, ...]:
+        try:
+            return _KEYS.validate_json(self.path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise UserError(f"{self.path} does not hold keys: restore it, or remove it and add them anew") from error
+
+    def _write(self, keys: tuple[Key, ...]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        staged = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        staged.touch(mode=0o600)
+        staged.write_bytes(_KEYS.dump_json(keys, indent=2))
+        staged.replace(self.path)
+
+
+@cache
+def of(home: Path, shop: str) -> Keys:
+    """The keys of a shop; read once per process, and again when they change."""
+    return Keys(home / shop / "keys.json")
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
