@@ -58,7 +58,8 @@ class Recommender:
         Fewer where fewer may come. Raises UserError for a filter that cannot be read.
         """
         admitted = self._admitted(request["filters"])
-        known = self._with_recent(self.history(request["user_id"]), request.get("recent"))
+        person = request["user_id"] or request["user_pseudo_id"]
+        known = self._with_recent(self.history(person), request.get("recent"))
         context = Histories.of(self._known_items(request["item_ids"]), CONTEXT_KIND)
         asked, question = (context, "similar") if len(context) else (known, "personal")
         parts = self.parts(asked, question)  # type: ignore[arg-type]
@@ -74,9 +75,9 @@ class Recommender:
             "degraded": self._degraded(request, known, context),
         }
 
-    def history(self, user_id: str | None) -> Histories:
-        """What was known of a user when the artifact was exported; empty for a stranger."""
-        user = self._user_index.get(user_id) if user_id is not None else None
+    def history(self, person_id: str | None) -> Histories:
+        """What was known of a customer, or of a guest's device, when the artifact was exported; empty for a stranger."""
+        user = self._user_index.get(person_id) if person_id is not None else None
         return Histories.of([]) if user is None else self.histories.take(np.array([user]))
 
     def _with_recent(self, known: Histories, recent: Json | None) -> Histories:

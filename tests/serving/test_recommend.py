@@ -71,6 +71,12 @@ def test_a_known_user_gets_items_of_the_same_colour(recommender: Recommender, us
     assert {int(name[1:]) % 2 for name in names(answer)} == {user % 2}
 
 
+def test_a_guest_is_known_by_the_device(recommender: Recommender) -> None:
+    guest = asked(recommender, user_pseudo_id="u1", n=3)
+    assert guest == asked(recommender, user_id="u1", n=3)
+    assert asked(recommender, user_id="u0", user_pseudo_id="u1", n=3) == asked(recommender, user_id="u0", n=3)
+
+
 def test_nobody_gets_what_is_popular(recommender: Recommender) -> None:
     answer = asked(recommender)
     assert answer["tier"] == "popular"
