@@ -29,6 +29,7 @@ from serving.metrics import Metrics
 from serving.models import Models, ServedModel
 from serving.openapi import Endpoint
 from serving.problems import Problem
+from serving.rates import Rates
 from serving.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -61,11 +62,11 @@ class Call(Generic[Asked]):
 
 def build(models: Models, settings: Settings) -> Starlette:
     """The application that answers from these models."""
-    measured = Metrics(models)
+    measured, rates = Metrics(models), Rates(settings.requests_per_second)
     paths = {endpoint.path for endpoint in ENDPOINTS}
     app = Starlette(
         routes=[
-            Route(e.path, _answering(e, models, measured, settings.max_body_bytes), methods=[e.method])
+            Route(e.path, _answering(e, models, measured, rates, settings.max_body_bytes), methods=[e.method])
             for e in ENDPOINTS
         ],
         middleware=[
@@ -282,11 +283,11 @@ ENDPOINTS = (
 
 
 def _answering(
-    endpoint: Endpoint, models: Models, measured: Metrics, max_body_bytes: int
+    endpoint: Endpoint, models: Models, measured: Metrics, rates: Rates, max_body_bytes: int
 ) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         try:
-            _admit(endpoint, request, models.shop)
+            _admit(endpoint, request, models.shop, rates)
             asked = await _asked(endpoint, request, max_body_bytes)
             call = Call(models, measured, asked, request.headers.get("accept", ""))
             return await run_in_threadpool(endpoint.handle, call) if endpoint.in_thread else endpoint.handle(call)
@@ -301,19 +302,21 @@ def _answering(
     return answer
 
 
-def _admit(endpoint: Endpoint, request: Request, shop: str) -> None:
-    """Nothing for whoever may ask; raises a Problem for others."""
+def _admit(endpoint: Endpoint, request: Request, shop: str, rates: Rates) -> None:
+    """Nothing for whoever may ask now; raises a Problem for others."""
     if endpoint.scope is None:
         return
     try:
-        scopes = keys.of(home(), shop).scopes_of(request.headers.get("authorization", ""))
+        holder = keys.of(home(), shop).holder(request.headers.get("authorization", ""))
     except UserError as error:
         _log.exception("Nobody may ask")
         raise problems.unexpected() from error
-    if scopes is None:
+    if holder is None:
         raise problems.no_key()
-    if endpoint.scope not in scopes:
+    if endpoint.scope not in holder.scopes:
         raise problems.narrow_key(endpoint.scope)
+    if wait_s := rates.wait_s(holder.name):
+        raise problems.too_often(wait_s)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

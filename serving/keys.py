@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import cache
 from hmac import compare_digest
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -35,6 +35,16 @@ class Key(BaseModel):
     created_at: datetime
 
 
+class Holder(NamedTuple):
+    """Who asks, and what for."""
+
+    name: str
+    scopes: tuple[Scope, ...]
+
+
+ANYBODY = Holder("", SCOPES)
+"""Whoever asks where there are no keys."""
+
 _KEYS = TypeAdapter(tuple[Key, ...])
 
 
@@ -57,17 +67,15 @@ class Keys:
             self._read, self._read_at = self._fresh(), changed_at
         return self._read
 
-    def scopes_of(self, authorization: str) -> tuple[Scope, ...] | None:
-        """What whoever sends this header may ask; None without a key that there is.
-
-        Every key is compared, each in constant time.
-        """
+    def holder(self, authorization: str) -> Holder | None:
+        """Who sends this header; None without a key that there is. Every key is compared, each in constant time."""
+        kept = self.kept
+        if not kept:
+            return ANYBODY
         scheme, _, presented = authorization.partition(" ")
-        if not self.kept:
-            return SCOPES
         digest = _digest(presented.strip())
-        found = [key.scopes for key in self.kept if compare_digest(key.digest, digest)]
-        return found[0] if found and scheme.lower() == "bearer" else None
+        found = [key for key in kept if compare_digest(key.digest, digest)]
+        return Holder(found[0].name, found[0].scopes) if found and scheme.lower() == "bearer" else None
 
     def add(self, name: str, scopes: Sequence[Scope]) -> str:
         """A new key; it is kept nowhere and cannot be told again. Raises UserError for a name that there is."""

@@ -17,6 +17,7 @@ Json = dict[str, Any]
 VERSION = "1.0.0"
 
 _KEY = "key"
+_REFUSALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -71,7 +72,7 @@ def _schemas(endpoints: list[Endpoint]) -> Json:
 
 
 def _operation(endpoint: Endpoint) -> Json:
-    refusals = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) if endpoint.scope else ()
+    refusals = _REFUSALS if endpoint.scope else ()
     failures = sorted({*endpoint.errors, *refusals, HTTPStatus.INTERNAL_SERVER_ERROR})
     return {
         "operationId": endpoint.path.strip("/").replace("/", "_").replace(".", "_") or "root",

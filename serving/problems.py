@@ -2,6 +2,7 @@
 
 from functools import cache
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 import orjson
@@ -74,6 +75,15 @@ def no_key() -> Problem:
 
 def narrow_key(scope: Scope) -> Problem:
     return Problem(HTTPStatus.FORBIDDEN, f"This key lacks the scope {scope}; use one that has it.")
+
+
+def too_often(wait_s: float) -> Problem:
+    seconds = ceil(wait_s)
+    return Problem(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        f"This key asks more often than configs/serving.toml allows; ask again in {seconds} s.",
+        {"retry-after": str(seconds)},
+    )
 
 
 def not_written() -> Problem:

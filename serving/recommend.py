@@ -76,7 +76,7 @@ class Recommender:
         }
 
     def history(self, person_id: str | None) -> Histories:
-        """What was known of a customer, or of a guest's device, when the artifact was exported; empty for a stranger."""
+        """What was known of a customer, or a guest's device, when the artifact was exported; empty for a stranger."""
         user = self._user_index.get(person_id) if person_id is not None else None
         return Histories.of([]) if user is None else self.histories.take(np.array([user]))
 

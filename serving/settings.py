@@ -25,6 +25,8 @@ class Settings(BaseModel):
     """Processes."""
     max_body_bytes: Annotated[int, Field(ge=1)] = 65_536
     """Bytes of a request body at most; more gets 413."""
+    requests_per_second: Annotated[float, Field(ge=0)] = 0
+    """Requests of each key, or of all without keys, that a worker answers in a second; more get 429; 0: no limit."""
 
 
 def read(path: Path = SERVING_TOML) -> Settings:

@@ -353,7 +353,8 @@ def test_a_logged_event_has_every_column_of_the_contract():
 
 
 def test_what_cannot_be_written_is_not_acknowledged(client, monkeypatch, tmp_path, caplog):
-    (tmp_path / "mini").write_text("a file where the shop's folder should be")
+    (tmp_path / "mini").mkdir()
+    (tmp_path / "mini" / "journal").write_text("a file where the folder should be")
     monkeypatch.setenv("SHOPKEEPER_HOME", str(tmp_path))
     asked = {"events": [{"event_name": "login", "user_id": "ann"}]}
     assert "none was taken" in problem(client.post("/v1/events", json=asked), 503).detail

@@ -34,7 +34,7 @@ def test_every_reference_is_defined_and_every_definition_used():
 )
 def test_a_post_tells_its_body_and_every_refusal(path):
     operation = DOCUMENT["paths"][path]["post"]
-    assert set(operation["responses"]) == {"200", "400", "401", "403", "413", "415", "422", "500", "503"}
+    assert set(operation["responses"]) == {"200", "400", "401", "403", "413", "415", "422", "429", "500", "503"}
     assert "$ref" in operation["requestBody"]["content"]["application/json"]["schema"]
     assert list(operation["responses"]["422"]["content"]) == ["application/problem+json"]
 

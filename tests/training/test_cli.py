@@ -163,6 +163,6 @@ def test_keys_are_made_listed_and_removed(run) -> None:
 
 
 def test_the_service_is_open_to_others_only_with_keys(run) -> None:
-    status, _, err = run("serve", "--shop", "seeded", "--host", "0.0.0.0")  # noqa: S104  the point of the test
+    status, _, err = run("serve", "--shop", "seeded", "--host", "0.0.0.0")
     assert status == 2
     assert "0.0.0.0 is open to others and seeded has no API keys" in err
