@@ -38,14 +38,20 @@ def journal(home: Path, shop: str) -> Path:
 
 def logged(home: Path, shop: str) -> list[Source]:
     """What the service has taken in, a source of ``events``; none while it has taken in nothing."""
+    import sqlalchemy
+
     path = journal(home, shop)
     if not path.exists():
         return []
-    with closing(sqlite3.connect(path)) as connection:
-        newest = connection.execute("select max(number) from events").fetchone()[0]
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            newest = connection.execute("select max(number) from events").fetchone()[0]
+    except sqlite3.Error as error:
+        raise UserError(f"{path}, the events that the service took in, cannot be read: {error}") from error
     columns = ", ".join(f"json_extract(event, '$.{c.name}') as {identifier(c.name)}" for c in contract.EVENTS.columns)
     query = f"select {columns} from events where number <= {newest} order by number"
-    return [Logged(url=f"sqlite:///{path}", query=query)] if newest else []
+    url = sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
+    return [Logged(url=url, query=query)] if newest else []
 
 
 def read(connection: duckdb.DuckDBPyConnection, shop: Shop, source: Source, scratch: Path) -> None:

@@ -1,5 +1,6 @@
 """The HTTP application: one list of endpoints, from which routes and the OpenAPI document derive."""
 
+import asyncio
 import csv
 import io
 import logging
@@ -7,6 +8,7 @@ import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from http import HTTPStatus
 from typing import Any, Generic, TypeVar, get_origin
@@ -24,6 +26,7 @@ from starlette.routing import Route
 from features.errors import UserError
 from features.home import home
 from serving import journal, keys, metrics, openapi, orders, pages, plan_schema, problems, schema
+from serving.artifact import Json
 from serving.journal import Journal
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
@@ -83,11 +86,12 @@ def build(models: Models, settings: Settings) -> Starlette:
 def recommendations(call: Call[schema.RecommendationRequest]) -> Response:
     model = _model(call, "recommend")
     asked = call.asked.model_dump()
-    recent = call.journal.recent(model.until, **{name: asked[name] for name in journal.VISITOR})
+    recent, degraded = _recent(call.journal, model.until, asked)
     answer = model.scorer.answer({**asked, "recent": recent})
     return _json(
         {
             **answer,
+            "degraded": [*degraded, *answer["degraded"]],
             "recommendation_id": str(uuid.uuid4()),
             "model_version": model.version,
             "staleness_s": model.staleness_s,
@@ -95,10 +99,19 @@ def recommendations(call: Call[schema.RecommendationRequest]) -> Response:
     )
 
 
-def events(call: Call[schema.EventsRequest]) -> Response:
+def _recent(kept: Journal, since: datetime, asked: Json) -> tuple[Json | None, list[str]]:
+    """What the visitor did since the model was trained, and why that is not known."""
+    try:
+        return kept.recent(since, asked["user_id"], asked["user_pseudo_id"]), []
+    except (sqlite3.Error, OSError):
+        _log.exception("The journal cannot be read")
+        return None, ["what the visitor did of late cannot be read"]
+
+
+async def events(call: Call[schema.EventsRequest]) -> Response:
     told = call.asked.model_dump(mode="json")["events"]
     try:
-        accepted = call.journal.append(told).result()
+        accepted = await asyncio.shield(asyncio.wrap_future(call.journal.append(told)))
     except (sqlite3.Error, OSError) as error:
         _log.exception("Events could not be written")
         raise problems.not_written() from error
@@ -153,9 +166,9 @@ def livez(_: Call[None]) -> Response:
 
 def readyz(call: Call[None]) -> Response:
     if not call.models.served:
-        detail = "No model is loaded; train and promote one."
-        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, absent=_absent(call))
-    return model_list(call)
+        detail = "No model is loaded; train and promote one. GET /v1/models tells why."
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail)
+    return Response("ready\n", media_type="text/plain")
 
 
 def measurements(call: Call[None]) -> Response:
@@ -194,7 +207,6 @@ ENDPOINTS = (
         schema.EventsTaken,
         errors=_POSTED,
         status=HTTPStatus.ACCEPTED,
-        in_thread=True,
         scope="events",
     ),
     Endpoint(
@@ -265,7 +277,7 @@ ENDPOINTS = (
         "/readyz",
         "Whether at least one model answers.",
         readyz,
-        answer=schema.ModelList,
+        media=("text/plain",),
         errors=(HTTPStatus.SERVICE_UNAVAILABLE,),
     ),
     Endpoint(
@@ -285,12 +297,13 @@ ENDPOINTS = (
 def _answering(
     endpoint: Endpoint, models: Models, measured: Metrics, rates: Rates, max_body_bytes: int
 ) -> Callable[[Request], Awaitable[Response]]:
-    async def answer(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         try:
             _admit(endpoint, request, models.shop, rates)
             asked = await _asked(endpoint, request, max_body_bytes)
             call = Call(models, measured, asked, request.headers.get("accept", ""))
-            return await run_in_threadpool(endpoint.handle, call) if endpoint.in_thread else endpoint.handle(call)
+            answer = await run_in_threadpool(endpoint.handle, call) if endpoint.in_thread else endpoint.handle(call)
+            return answer if isinstance(answer, Response) else await answer
         except HTTPException:
             raise
         except UserError as error:
@@ -299,7 +312,7 @@ def _answering(
             _log.exception("Request %s failed", request.scope[metrics.REQUEST_ID])
             raise problems.unexpected() from error
 
-    return answer
+    return respond
 
 
 def _admit(endpoint: Endpoint, request: Request, shop: str, rates: Rates) -> None:

@@ -11,17 +11,19 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.errors import UserError
+from features.lake import PARTITIONS
 from serving.artifact import Artifact, Draft
 
 Bools = NDArray[np.bool_]
 Value = float | str
 """What an attribute is compared with, as it is written."""
 
-NOT_ATTRIBUTES = ("item_id", "item_name", "valid_from")
-"""Columns of ``items`` by which nobody filters."""
+NOT_ATTRIBUTES = ("item_id", "item_name", "valid_from", "cost", *PARTITIONS)
+"""Columns of ``items`` by which nobody filters: what goods cost the shop could be found out so."""
 SHOWN = "in_stock"
 """The availability of what may be recommended; items that state none may be too."""
 _SEPARATOR = "|"
+_NUMERIC = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,8 @@ class Catalogue:
         """The rows of a table ``items`` for some ids; an id that it lacks states nothing."""
         places = pc.index_in(pa.array(item_ids, pa.string()), items["item_id"].combine_chunks())
         listed = items.drop_columns([name for name in NOT_ATTRIBUTES if name in items.column_names]).take(places)
-        return cls({name: _column(listed[name]) for name in listed.column_names}, len(item_ids))
+        columns = {name: _column(listed[name]) for name in listed.column_names}
+        return cls({name: column for name, column in columns.items() if column is not None}, len(item_ids))
 
     @classmethod
     def load(cls, artifact: Artifact) -> Self:
@@ -132,12 +135,16 @@ class Catalogue:
         return ~availability.stated | availability.among([SHOWN])
 
 
-def _column(cells: pa.ChunkedArray) -> Column:
-    if pa.types.is_temporal(cells.type):
-        instants = cells.cast(pa.timestamp("us")).cast(pa.int64())
-        return Numbers(pc.divide(instants.cast(pa.float64()), 1e6).to_numpy(), are_instants=True)
-    if not pa.types.is_string(cells.type) and not pa.types.is_large_string(cells.type):
-        return Numbers(cells.cast(pa.float64()).to_numpy(), are_instants=False)
+def _column(cells: pa.ChunkedArray) -> Column | None:
+    """A column as it is compared; None for what is neither text nor number nor instant."""
+    kind = cells.type
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        instants = cells.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
+        return Numbers(pc.divide(instants, 1e6).to_numpy(), are_instants=True)
+    if any(is_kind(kind) for is_kind in _NUMERIC):
+        return Numbers(cells.cast(pa.float64(), safe=False).to_numpy(), are_instants=False)
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return None
     listed = [_parts(cell) for cell in cells.to_pylist()]
     levels = {level: code for code, level in enumerate(sorted({value for values in listed for value in values}))}
     codes = np.full((len(listed), max(1, max(map(len, listed), default=0))), len(levels), np.int32)

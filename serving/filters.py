@@ -10,10 +10,8 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any, Literal, NamedTuple, Protocol, get_args
-
-import numpy as np
 
 from features.errors import UserError
 from serving.catalogue import Bools, Catalogue, Column, Texts, Value
@@ -82,7 +80,7 @@ class Every:
     parts: tuple[Filter, ...]
 
     def mask(self, catalogue: Catalogue) -> Bools:
-        return np.asarray(np.logical_and.reduce([part.mask(catalogue) for part in self.parts]))
+        return reduce(operator.and_, (part.mask(catalogue) for part in self.parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ class Some:
     parts: tuple[Filter, ...]
 
     def mask(self, catalogue: Catalogue) -> Bools:
-        return np.asarray(np.logical_or.reduce([part.mask(catalogue) for part in self.parts]))
+        return reduce(operator.or_, (part.mask(catalogue) for part in self.parts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ time is one commit. An event that comes again, by its ``event_id``, is the same 
 
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -25,8 +26,10 @@ LONGEST_HISTORY = 1000
 """Events of one visitor that are read, the latest."""
 MOST_AT_ONCE = 10_000
 """Events of one commit, but for those of the last request in it."""
-BUSY_S = 5.0
-"""How long a worker waits for another one's commit."""
+BUSY_S = 0.5
+"""How long a worker waits for another one's commit; less than the service takes to answer."""
+N_ATTEMPTS = 10
+"""At opening a file that another process is making."""
 
 _TABLE = """
     create table if not exists events (
@@ -34,7 +37,6 @@ _TABLE = """
         event_id text not null unique,
         user_id text,
         user_pseudo_id text,
-        session_id text,
         item_id text,
         event_name text not null,
         event_us integer not null,
@@ -42,13 +44,21 @@ _TABLE = """
         event text not null
     ) strict
 """
-VISITOR = ("user_id", "user_pseudo_id", "session_id")
-"""What a visitor is known by."""
-_COLUMNS = ("event_id", *VISITOR, "item_id", "event_name", "event_us", "received_us", "event")
+_COLUMNS = (
+    *("event_id", "user_id", "user_pseudo_id"),
+    *("item_id", "event_name", "event_us", "received_us", "event"),
+)
 _INSERT = (
     f"insert into events ({', '.join(_COLUMNS)}) values ({', '.join('?' * len(_COLUMNS))}) "
     "on conflict (event_id) do nothing"
 )
+_OF_KIND = f"event_name in ({', '.join(map(repr, KINDS))})"
+_LATEST = (
+    "select * from (select number, item_id, event_name, event_us from events where {} and received_us >= ? "
+    f"and {_OF_KIND} order by received_us desc, number desc limit {LONGEST_HISTORY})"
+)
+_OF_CUSTOMER = _LATEST.format("user_id = ?")
+_OF_DEVICE = _LATEST.format("user_pseudo_id = ? and user_id is null")
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _DAY_US = timedelta(days=1) // _MICROSECOND
 
@@ -59,17 +69,14 @@ class _Entry(NamedTuple):
 
 
 class Journal:
-    """The events of a shop in a file, which exists from the first event on.
-
-    One thread of this process writes; other processes write too, one at a time.
-    """
+    """The events of a shop in a file. One thread of this process writes; other processes write too, one at a time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._waiting: SimpleQueue[_Entry] = SimpleQueue()
-        self._started = threading.Lock()
-        self._is_writing = False
-        self._local = threading.local()
+        self._starting = threading.Lock()
+        self._writer: threading.Thread | None = None
+        self._reader: sqlite3.Connection | None = None
 
     def append(self, events: Sequence[Json]) -> Future[int]:
         """Take events in, as ``schema.LoggedEvent`` has them in JSON; the result is how many were new.
@@ -78,30 +85,32 @@ class Journal:
         """
         received_us = _us(datetime.now(UTC))
         entry = _Entry([_row(event, received_us) for event in events], Future())
-        with self._started:
-            if not self._is_writing:
-                threading.Thread(target=self._write, name="journal", daemon=True).start()
-                self._is_writing = True
+        with self._starting:
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
+                self._writer.start()
         self._waiting.put(entry)
         return entry.done
 
-    def recent(self, since: datetime, **visitor: str | None) -> Json | None:
+    def recent(self, since: datetime, user_id: str | None, user_pseudo_id: str | None) -> Json | None:
         """What a visitor did with items, of what came in since an instant; None for nothing.
 
-        visitor : ``user_id``, ``user_pseudo_id`` and ``session_id``; what was done under any of them counts
+        What was done on the device by nobody in particular counts as the visitor's, what another customer did does not.
 
         Returns lists in order of time, ``item_ids``, ``event_names`` and ``ages_days`` until now, and ``elapsed_days``
-        since the instant.
+        since the instant. Raises sqlite3.Error when the file cannot be read.
         """
-        known = {name: value for name, value in visitor.items() if value is not None}
-        if not known or not self.path.exists():
+        asked = {part: name for part, name in ((_OF_CUSTOMER, user_id), (_OF_DEVICE, user_pseudo_id)) if name}
+        if not asked:
             return None
-        values = [value for each in known.values() for value in (each, _us(since))]
-        rows = self._reading().execute(_recent(tuple(known)), values).fetchall()
+        if self._reader is None:
+            self._reader = _opened(self.path)
+        latest = f"{' union all '.join(asked)} order by event_us desc, number desc limit {LONGEST_HISTORY}"
+        rows = self._reading(latest, [value for name in asked.values() for value in (name, _us(since))])
         if not rows:
             return None
         now_us = _us(datetime.now(UTC))
-        item_ids, event_names, times = zip(*reversed(rows), strict=True)
+        _, item_ids, event_names, times = zip(*reversed(rows), strict=True)
         return {
             "item_ids": item_ids,
             "event_names": event_names,
@@ -109,20 +118,23 @@ class Journal:
             "elapsed_days": (now_us - _us(since)) / _DAY_US,
         }
 
-    def _reading(self) -> sqlite3.Connection:
-        if not hasattr(self._local, "connection"):
-            self._local.connection = _connected(self.path)
-        return self._local.connection  # type: ignore[no-any-return]
+    def _reading(self, query: str, values: list[object]) -> list[tuple[object, str, str, int]]:
+        assert self._reader is not None
+        try:
+            return self._reader.execute(query, values).fetchall()
+        except sqlite3.Error:
+            self._reader = None
+            raise
 
     def _write(self) -> None:
         connection: sqlite3.Connection | None = None
         while True:
             entries = list(self._gathered())
             try:
-                if connection is None:
+                if connection is None or not self.path.exists():
                     connection = _opened(self.path)
                 counts = _committed(connection, entries)
-            except (sqlite3.Error, OSError) as error:
+            except Exception as error:  # whatever it is, nobody may wait for ever
                 connection = None
                 for entry in entries:
                     entry.done.set_exception(error)
@@ -150,34 +162,27 @@ def opened(home: Path, shop: str) -> Journal:
     return Journal(sources.journal(home, shop))
 
 
-@cache
-def _recent(names: tuple[str, ...]) -> str:
-    """The latest events of a visitor; a union and not an or, so that each part has an index of its own."""
-    kinds = ", ".join(repr(kind) for kind in KINDS)
-    parts = " union ".join(
-        f"select number, item_id, event_name, event_us from events where {name} = ? and received_us >= ? "
-        f"and event_name in ({kinds})"
-        for name in names
-    )
-    return (
-        f"select item_id, event_name, event_us from ({parts}) order by event_us desc, number desc "
-        f"limit {LONGEST_HISTORY}"
-    )
-
-
 def _opened(path: Path) -> sqlite3.Connection:
+    """A connection to a journal that is there; SQLite does not wait for another process that turns writing ahead on."""
+    for attempt in range(N_ATTEMPTS):
+        try:
+            return _made(path)
+        except sqlite3.OperationalError:
+            if attempt == N_ATTEMPTS - 1:
+                raise
+            time.sleep(BUSY_S / N_ATTEMPTS)
+    raise AssertionError("one attempt returns or raises")
+
+
+def _made(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = _connected(path)
+    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     connection.execute("pragma journal_mode = wal")
     connection.execute("pragma synchronous = full")
     connection.execute(_TABLE)
-    for name in VISITOR:
+    for name in ("user_id", "user_pseudo_id"):
         connection.execute(f"create index if not exists events_{name} on events ({name}, received_us)")
     return connection
-
-
-def _connected(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
 
 
 def _committed(connection: sqlite3.Connection, entries: Iterable[_Entry]) -> list[int]:
@@ -194,13 +199,19 @@ def _committed(connection: sqlite3.Connection, entries: Iterable[_Entry]) -> lis
 
 
 def _row(event: Json, received_us: int) -> tuple[object, ...]:
-    received_at = _EPOCH + received_us * _MICROSECOND
+    """An event as it is kept; one that is said to lie ahead happened now, by a clock that is fast."""
     stated = {name: value for name, value in event.items() if value is not None}
-    whole = {"event_id": str(uuid.uuid4()), "event_timestamp": received_at.isoformat(), **stated}
-    times = {"event_us": _us(datetime.fromisoformat(whole["event_timestamp"])), "received_us": received_us}
-    row = {**whole, **times, "event": orjson.dumps({**whole, "received_at": received_at.isoformat()}).decode()}
+    told = stated.get("event_timestamp")
+    event_us = min(_us(datetime.fromisoformat(told)), received_us) if told else received_us
+    times = {"event_timestamp": _instant(event_us), "received_at": _instant(received_us)}
+    whole = {"event_id": str(uuid.uuid4()), **stated, **times}
+    row = {**whole, "event_us": event_us, "received_us": received_us, "event": orjson.dumps(whole).decode()}
     return tuple(row.get(name) for name in _COLUMNS)
 
 
 def _us(instant: datetime) -> int:
     return (instant - _EPOCH) // _MICROSECOND
+
+
+def _instant(us: int) -> str:
+    return (_EPOCH + us * _MICROSECOND).isoformat()

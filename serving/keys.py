@@ -1,4 +1,4 @@
-"""API keys: who may ask what. ``HOME/SHOP/keys.json`` holds their digests, never a key; without keys all may ask.
+"""API keys: who may ask what. ``HOME/SHOP/keys.json`` holds their digests, never a key; without that file all may ask.
 
 A key is 256 random bits, so one hash keeps it as well as a slow one would.
 """
@@ -21,6 +21,8 @@ Scope = Literal["recommend", "events", "plan", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 """Recommendations and propensity; taking events in; forecasts and orders; models and metrics."""
 
+REQUIRED = "SHOPKEEPER_KEYS_REQUIRED"
+"""Set in the environment of a service that others can reach: without keys nobody may ask."""
 _PREFIX = "sk_"
 
 
@@ -51,26 +53,33 @@ _KEYS = TypeAdapter(tuple[Key, ...])
 class Keys:
     """The keys of a shop, as its file has them at each question: one that is added or removed counts at once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, is_required: bool = False) -> None:
         self.path = path
+        self._is_required = is_required
         self._read: tuple[Key, ...] = ()
-        self._read_at = 0
+        self._version: tuple[int, int, int] | None = None
 
-    @property
     def kept(self) -> tuple[Key, ...]:
-        """Raises UserError when the file cannot be read."""
+        """The keys that there are now. Raises UserError when the file cannot be read."""
         try:
-            changed_at = self.path.stat().st_mtime_ns
+            found = self.path.stat()
         except FileNotFoundError:
+            self._read = ()
             return ()
-        if changed_at != self._read_at:
-            self._read, self._read_at = self._fresh(), changed_at
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be read ({error.strerror}): mend that") from error
+        version = found.st_ino, found.st_mtime_ns, found.st_size
+        if version != self._version:
+            self._read, self._version = self._fresh(), version
         return self._read
 
     def holder(self, authorization: str) -> Holder | None:
-        """Who sends this header; None without a key that there is. Every key is compared, each in constant time."""
-        kept = self.kept
-        if not kept:
+        """Who sends this header; None without a key that there is. Every key is compared, each in constant time.
+
+        Where there never was a file of keys, and none is required, that is anybody.
+        """
+        kept = self.kept()
+        if self._version is None and not self._is_required:
             return ANYBODY
         scheme, _, presented = authorization.partition(" ")
         digest = _digest(presented.strip())
@@ -79,17 +88,17 @@ class Keys:
 
     def add(self, name: str, scopes: Sequence[Scope]) -> str:
         """A new key; it is kept nowhere and cannot be told again. Raises UserError for a name that there is."""
-        if name in (key.name for key in self.kept):
+        if name in (key.name for key in self.kept()):
             raise UserError(f"there is a key {name} already: choose another name, or remove it first")
         key = _PREFIX + secrets.token_urlsafe(32)
         added = Key(name=name, scopes=tuple(scopes), digest=_digest(key), created_at=datetime.now(UTC))
-        self._write((*self.kept, added))
+        self._write((*self.kept(), added))
         return key
 
     def remove(self, name: str) -> None:
         """Raises UserError for a name that there is not."""
-        left = tuple(key for key in self.kept if key.name != name)
-        if len(left) == len(self.kept):
+        left = tuple(key for key in self.kept() if key.name != name)
+        if len(left) == len(self.kept()):
             there = ", ".join(key.name for key in left) or "none"
             raise UserError(f"there is no key {name}; there are: {there}")
         self._write(left)
@@ -111,7 +120,7 @@ class Keys:
 @cache
 def of(home: Path, shop: str) -> Keys:
     """The keys of a shop; read once per process, and again when they change."""
-    return Keys(home / shop / "keys.json")
+    return Keys(home / shop / "keys.json", is_required=bool(os.environ.get(REQUIRED)))
 
 
 def _digest(key: str) -> str:

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from features.errors import UserError
-from serving.keys import SCOPES, Keys
+from serving.keys import REQUIRED, SCOPES, Keys
 
 STOP_S = 5
 
@@ -33,18 +33,24 @@ def require_free(host: str, port: int) -> None:
             raise UserError(f"{host} port {port} cannot be bound ({error.strerror}); choose another") from error
 
 
+def is_open_to_others(host: str) -> bool:
+    """Whether others than this machine reach what is bound to an IP address."""
+    return not ip_address(host).is_loopback
+
+
 def require_keys(host: str, shop: str, keys: Keys) -> None:
-    """Raises UserError when others than this machine could ask and no key is asked for."""
-    if not ip_address(host).is_loopback and not keys.kept:
+    """Raises UserError when others could ask and there is no key."""
+    if is_open_to_others(host) and not keys.kept():
         raise UserError(
             f"{host} is open to others and {shop} has no API keys: make one with `shopkeeper keys add NAME "
             f"--shop {shop} --scopes {','.join(SCOPES)}`, or bind 127.0.0.1"
         )
 
 
-def environment(shop: str, home: Path) -> dict[str, str]:
+def environment(shop: str, home: Path, host: str = "127.0.0.1") -> dict[str, str]:
     """The environment of ``command``: this process's, the shop and its home, one linear algebra thread per worker."""
     return {
+        **({REQUIRED: "1"} if is_open_to_others(host) else {}),
         **os.environ,
         "SHOPKEEPER_SHOP": shop,
         "SHOPKEEPER_HOME": str(home.absolute()),

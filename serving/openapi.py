@@ -1,6 +1,6 @@
 """The description of an endpoint, and the OpenAPI 3.1 document made from all of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Literal
@@ -37,7 +37,7 @@ class Endpoint:
     method: Literal["GET", "POST"]
     path: str
     summary: str
-    handle: Callable[..., Response]
+    handle: Callable[..., Response | Awaitable[Response]]
     request: type[schema.Request] | None = None
     answer: type[schema.Answer] | None = None
     media: tuple[str, ...] = ()

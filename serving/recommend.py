@@ -20,7 +20,7 @@ Question = Literal["personal", "similar"]
 """What goes with a person's history, or with the items that are being looked at."""
 
 CONTEXT_KIND = "view_item"
-N_MASKS = 256
+N_MASKS = 64
 """Filters whose masks are kept, those asked for last."""
 
 

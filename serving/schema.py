@@ -32,7 +32,7 @@ def _written(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-Id = Annotated[str, Field(min_length=1, max_length=200)]
+Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 
 
 class Request(BaseModel):
@@ -55,9 +55,7 @@ class RecommendationRequest(Request):
     user_id: Id | None = None
     """The shop's customer number; absent for a guest."""
     user_pseudo_id: Id | None = None
-    """Device or cookie: what was done with it counts, also before a login."""
-    session_id: Id | None = None
-    """The running visit: what was done in it counts."""
+    """Device or cookie: what a guest did on it counts, also after a login."""
     item_ids: Annotated[list[Id], Field(max_length=100)] = []
     """What the visitor looks at: the product, or the cart's content, latest last."""
     n: Annotated[int, Field(ge=1, le=100), BeforeValidator(integral)] = 10
@@ -119,10 +117,10 @@ class LoggedEvent(Request):
     model_config = ConfigDict(json_schema_extra=_SAYS_ENOUGH)
 
     event_id: Id | None = None
-    """Identifies the event, which is the same one when it is sent again; absent: it is another one each time."""
+    """Identifies the event of one item, which is the same one when it is sent again; absent: it is another one."""
     event_name: Literal[EVENT_NAMES]  # type: ignore[valid-type]  # the contract has them as values
     event_timestamp: Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written)] | None = None
-    """When it happened, with its zone; absent: now."""
+    """When it happened, with its zone; absent, or still to come: now."""
     user_id: Id | None = None
     """The shop's customer number, once known."""
     user_pseudo_id: Id | None = None
@@ -169,7 +167,7 @@ class LoggedEvent(Request):
 class EventsRequest(Request):
     """Events as they happen, in any order."""
 
-    events: Annotated[list[LoggedEvent], Field(min_length=1, max_length=1000)]
+    events: Annotated[list[LoggedEvent], Field(min_length=1, max_length=250)]
 
 
 class EventsTaken(Answer):
@@ -325,6 +323,4 @@ class ProblemDetails(Answer):
     request_id: str
     """Find the request in the log by it."""
     errors: list[Fault] | None = None
-    """Every fault of a request that was understood but refused."""
-    absent: list[AbsentModel] | None = None
-    """Tasks without a model."""
+    """The first faults of a request that was understood but refused."""

@@ -357,7 +357,7 @@ def serve(
     speaker.say(f"serving {found.name} on http://{host}:{port} (docs at /docs)")
     sys.stdout.flush()
     command = launch.command(host, port, workers or configured.workers)
-    os.execvpe(command[0], command, launch.environment(found.name, home()))  # noqa: S606
+    os.execvpe(command[0], command, launch.environment(found.name, home(), host))  # noqa: S606
 
 
 @app.command()

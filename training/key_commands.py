@@ -34,7 +34,7 @@ def add(
 @app.command(name="list")
 def list_(shop: ShopOption, json: JsonOption = False) -> None:
     """The keys that there are, and what they may ask."""
-    speaker, kept = Speaker(json), _keys(shop).kept
+    speaker, kept = Speaker(json), _keys(shop).kept()
     rows = [(key.name, ", ".join(key.scopes), f"{key.created_at:%Y-%m-%d %H:%M}") for key in kept]
     speaker.table(
         f"API keys of {shop}" if rows else f"{shop} has no API keys", ("name", "scopes", "created (UTC)"), rows
@@ -46,8 +46,10 @@ def list_(shop: ShopOption, json: JsonOption = False) -> None:
 def remove(name: NameArgument, shop: ShopOption, json: JsonOption = False) -> None:
     """Refuse a key from now on."""
     speaker = Speaker(json)
-    _keys(shop).remove(name)
-    speaker.say(f"key {name} removed")
+    kept = _keys(shop)
+    kept.remove(name)
+    left = "" if kept.kept() else f"; none is left, so that nobody may ask: add one, or delete {kept.path} to let all"
+    speaker.say(f"key {name} removed{left}")
     speaker.result({"name": name})
 
 

@@ -1,10 +1,12 @@
 """What the service takes in is ingested like any other source of events."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from features import contract
+from features.errors import UserError
 from features.home import home
 from features.ingest import ingest
 from features.lake import Lake
@@ -17,7 +19,7 @@ EXPORTED = "event_id,event_name,event_timestamp,user_id,item_id\ne1,view_item,20
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setenv("SHOPKEEPER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SHOPKEEPER_HOME", str(tmp_path / "a home of 20%20"))
     (tmp_path / "events.csv").write_text(EXPORTED)
     (tmp_path / "mini.toml").write_text('name = "mini"\n[tables.events]\npath = "events.csv"\n')
     return load_shop(str(tmp_path / "mini.toml"))
@@ -65,6 +67,19 @@ def test_of_every_column_what_was_taken_in_is_kept(shop: Shop, journal: Journal)
     ingest(shop)
     (row,) = Lake(shop).engine().select("select * from events where event_name = 'purchase'").to_pylist()
     assert {**texts, **numbers, "event_name": "purchase"}.items() <= row.items()
+
+
+def test_a_fast_clock_does_not_move_the_shops_end(shop: Shop, journal: Journal) -> None:
+    take(journal, event("e2", event_timestamp=(datetime.now(UTC) + timedelta(hours=47)).isoformat()))
+    ingest(shop)
+    assert Lake(shop).after_last_event() <= datetime.now(UTC)
+
+
+def test_a_damaged_journal_is_told(shop: Shop, journal: Journal) -> None:
+    journal.path.parent.mkdir(parents=True)
+    journal.path.write_bytes(b"")
+    with pytest.raises(UserError, match="the events that the service took in, cannot be read"):
+        ingest(shop)
 
 
 def test_what_the_contract_refuses_is_in_quarantine(shop: Shop, journal: Journal) -> None:

@@ -36,7 +36,6 @@ def test_the_scorer_gets_the_whole_request_with_defaults(client):
         "placement": "cart",
         "user_id": "u",
         "user_pseudo_id": None,
-        "session_id": None,
         "recent": None,
         "item_ids": ["a"],
         "n": 10,
@@ -108,20 +107,23 @@ def test_models_tell_versions_ages_and_data_windows(client):
 
 
 def test_ready_with_at_least_one_model():
-    some = Models("mini", {"recommend": WHOLE.served["recommend"]}, {"demand": "no champion"})
-    answer = Client(app.build(some, Settings())).get("/readyz")
-    assert answer.status_code == 200
-    assert [model["task"] for model in answer.json()["models"]] == ["recommend"]
-    assert answer.json()["absent"] == [{"task": "demand", "reason": "no champion"}]
+    some = Client(
+        app.build(Models("mini", {"recommend": WHOLE.served["recommend"]}, {"demand": "no champion"}), Settings())
+    )
+    assert (some.get("/readyz").status_code, some.get("/readyz").text) == (200, "ready\n")
+    answer = some.get("/v1/models").json()
+    assert [model["task"] for model in answer["models"]] == ["recommend"]
+    assert answer["absent"] == [{"task": "demand", "reason": "no champion"}]
 
 
 def test_without_models_the_service_lives_and_is_not_ready(empty_client):
     assert empty_client.get("/livez").status_code == 200
-    details = problem(empty_client.get("/readyz"), 503)
-    assert [absent.model_dump() for absent in details.absent] == [
-        {"task": "recommend", "reason": "mini has no recommend champion"}
-    ]
-    assert empty_client.get("/v1/models").json()["models"] == []
+    assert "GET /v1/models tells why" in problem(empty_client.get("/readyz"), 503).detail
+    answer = empty_client.get("/v1/models").json()
+    assert (answer["models"], answer["absent"]) == (
+        [],
+        [{"task": "recommend", "reason": "mini has no recommend champion"}],
+    )
 
 
 @pytest.mark.parametrize(
@@ -359,6 +361,16 @@ def test_what_cannot_be_written_is_not_acknowledged(client, monkeypatch, tmp_pat
     asked = {"events": [{"event_name": "login", "user_id": "ann"}]}
     assert "none was taken" in problem(client.post("/v1/events", json=asked), 503).detail
     assert "Events could not be written" in caplog.text
+
+
+def test_without_a_journal_recommendations_are_answered_and_say_so(client, monkeypatch, tmp_path, caplog):
+    (tmp_path / "mini" / "journal").mkdir(parents=True)
+    (tmp_path / "mini" / "journal" / "events.sqlite").write_bytes(b"not a database" * 100)
+    monkeypatch.setenv("SHOPKEEPER_HOME", str(tmp_path))
+    answer = client.post("/v1/recommendations", json={"user_id": "ann", "n": 1})
+    found = schema.Recommendations.model_validate_json(answer.content)
+    assert (len(found.items), found.degraded[0]) == (1, "what the visitor did of late cannot be read")
+    assert "The journal cannot be read" in caplog.text
 
 
 def test_the_scorer_is_told_what_the_visitor_just_did(client):

@@ -103,6 +103,22 @@ def test_only_what_is_in_stock_or_says_nothing_is_shown() -> None:
     assert Catalogue.of(TABLE.drop_columns("availability"), ["i3"]).shown().tolist() == [True]
 
 
+def test_what_cannot_be_compared_and_what_nobody_should_know_is_no_attribute() -> None:
+    odd = {
+        "tags": pa.array([["a"]] * 6),
+        "opens": pa.array([1] * 6, pa.time32("s")),
+        "cost": [1.0] * 6,
+        "lake_batch": [1] * 6,
+        "organic": [True, False, None] * 2,
+        "barcode": [2**62 + number for number in range(6)],
+        "listed_on": pa.array([0, 1, 2, 3, 4, None], pa.date32()),
+    }
+    catalogue = Catalogue.of(pa.table(ITEMS | odd), ITEMS["item_id"])
+    assert set(catalogue.columns) == set(CATALOGUE.columns) | {"organic", "barcode", "listed_on"}
+    assert kept("organic = 1", catalogue) == [0, 3]
+    assert kept("listed_on > '1970-01-03'", catalogue) == [3, 4]
+
+
 def test_an_item_that_the_table_lacks_states_nothing() -> None:
     catalogue = Catalogue.of(TABLE, ["i5", "gone", "i0"])
     assert kept("price < 100 or price > 0 or colour != 'x' or created_at > '1999-01-01'", catalogue) == [0, 2]

@@ -42,10 +42,12 @@ def journal(tmp_path: Path) -> Journal:
 def test_an_event_is_kept_whole(journal: Journal) -> None:
     told = event(event_id="e", event_timestamp="2024-02-01T12:00:00+01:00", price=2.5, recommendation_id="r")
     assert taken(journal, told) == 1
-    ((event_id, kept),) = rows(journal.path)
-    received_at = datetime.fromisoformat(orjson.loads(kept).pop("received_at"))
-    assert event_id == "e"
-    assert {**{name: value for name, value in told.items() if value is not None}}.items() <= orjson.loads(kept).items()
+    ((event_id, text),) = rows(journal.path)
+    kept = orjson.loads(text)
+    received_at, happened_at = (datetime.fromisoformat(kept.pop(n)) for n in ("received_at", "event_timestamp"))
+    stated = {name: value for name, value in told.items() if value is not None and name != "event_timestamp"}
+    assert (event_id, kept) == ("e", stated)
+    assert happened_at == datetime(2024, 2, 1, 11, tzinfo=UTC)
     assert timedelta(0) <= datetime.now(UTC) - received_at < timedelta(minutes=1)
 
 
@@ -61,31 +63,26 @@ def test_events_without_an_identity_are_different_ones(journal: Journal) -> None
 
 
 def test_nothing_is_known_before_the_first_event(journal: Journal) -> None:
-    assert journal.recent(LONG_AGO, user_id="ann") is None
-    assert not journal.path.exists()
+    assert journal.recent(LONG_AGO, "ann", None) is None
 
 
 def test_another_worker_sees_an_event_at_once(journal: Journal) -> None:
     other = Journal(journal.path)
     for number in range(20):
         taken(journal, event(item_id=f"i{number}"))
-        assert other.recent(LONG_AGO, user_id="ann")["item_ids"][-1] == f"i{number}"
+        assert other.recent(LONG_AGO, "ann", None)["item_ids"][-1] == f"i{number}"
 
 
-def test_a_visitor_is_known_by_customer_device_and_visit(journal: Journal) -> None:
-    device = {"user_id": None, "user_pseudo_id": "phone"}
-    taken(journal, event(item_id="as a guest", **device), event(item_id="as ann"))
-    taken(journal, event(item_id="on her visit", session_id="s"), event(item_id="bob's", user_id="bob"))
-    assert journal.recent(LONG_AGO, user_id="ann")["item_ids"] == ("as ann", "on her visit")
-    assert journal.recent(LONG_AGO, user_pseudo_id="phone")["item_ids"] == ("as a guest",)
-    assert journal.recent(LONG_AGO, user_pseudo_id="phone", session_id="s")["item_ids"] == (
-        "as a guest",
-        "on her visit",
-    )
-    everything = journal.recent(LONG_AGO, user_id="ann", user_pseudo_id="phone", session_id="s")
-    assert everything["item_ids"] == ("as a guest", "as ann", "on her visit")
-    assert journal.recent(LONG_AGO, user_id=None, session_id=None) is None
-    assert journal.recent(LONG_AGO, user_id="nobody") is None
+def test_a_visitor_is_known_by_customer_and_device(journal: Journal) -> None:
+    tablet = {"user_pseudo_id": "tablet"}
+    taken(journal, event(item_id="as a guest", user_id=None, **tablet), event(item_id="as ann", **tablet))
+    taken(journal, event(item_id="at work"), event(item_id="bob's", user_id="bob", **tablet))
+    assert journal.recent(LONG_AGO, "ann", None)["item_ids"] == ("as ann", "at work")
+    assert journal.recent(LONG_AGO, None, "tablet")["item_ids"] == ("as a guest",)
+    assert journal.recent(LONG_AGO, "ann", "tablet")["item_ids"] == ("as a guest", "as ann", "at work")
+    assert journal.recent(LONG_AGO, "bob", "tablet")["item_ids"] == ("as a guest", "bob's")
+    assert journal.recent(LONG_AGO, None, None) is None
+    assert journal.recent(LONG_AGO, "nobody", "no device") is None
 
 
 def test_what_happened_is_told_in_order_of_time_with_its_age(journal: Journal) -> None:
@@ -98,7 +95,7 @@ def test_what_happened_is_told_in_order_of_time_with_its_age(journal: Journal) -
         event(item_id=None, event_name="page_view"),
         event(item_id="of a fast clock", event_timestamp=ahead.isoformat()),
     )
-    recent = journal.recent(NOW - timedelta(days=10), user_id="ann")
+    recent = journal.recent(NOW - timedelta(days=10), "ann", None)
     assert recent["item_ids"] == ("early", "late", "of a fast clock")
     assert recent["event_names"] == ("view_item", "add_to_cart", "view_item")
     assert recent["ages_days"] == pytest.approx([3, 1, 0], abs=0.01)
@@ -107,13 +104,14 @@ def test_what_happened_is_told_in_order_of_time_with_its_age(journal: Journal) -
 
 def test_what_a_model_was_trained_on_is_not_told_again(journal: Journal) -> None:
     taken(journal, event(event_timestamp="2020-01-01T00:00:00Z"))
-    assert journal.recent(datetime.now(UTC) - timedelta(minutes=1), user_id="ann") is not None
-    assert journal.recent(datetime.now(UTC) + timedelta(minutes=1), user_id="ann") is None
+    assert journal.recent(datetime.now(UTC) - timedelta(minutes=1), "ann", None) is not None
+    assert journal.recent(datetime.now(UTC) + timedelta(minutes=1), "ann", None) is None
 
 
 def test_of_a_long_history_the_latest_is_told(journal: Journal) -> None:
-    taken(journal, *(event(item_id=f"i{number}") for number in range(LONGEST_HISTORY + 5)))
-    told = journal.recent(LONG_AGO, user_id="ann")["item_ids"]
+    for first in range(0, LONGEST_HISTORY + 5, 201):
+        taken(journal, *(event(item_id=f"i{number}") for number in range(first, first + 201)))
+    told = journal.recent(LONG_AGO, "ann", None)["item_ids"]
     assert (len(told), told[0], told[-1]) == (LONGEST_HISTORY, "i5", f"i{LONGEST_HISTORY + 4}")
 
 
@@ -125,6 +123,60 @@ def test_what_cannot_be_written_is_refused_and_later_taken(tmp_path: Path) -> No
         taken(journal, event())
     blocked.unlink()
     assert taken(journal, event()) == 1
+
+
+def test_a_journal_that_was_removed_is_begun_anew(journal: Journal) -> None:
+    taken(journal, event(event_id="lost"))
+    for file in journal.path.parent.iterdir():
+        file.unlink()
+    assert taken(journal, event(event_id="kept")) == 1
+    assert [event_id for event_id, _ in rows(journal.path)] == ["kept"]
+
+
+def test_nobody_waits_for_another_process_for_long(journal: Journal) -> None:
+    taken(journal, event())
+    with sqlite3.connect(journal.path, isolation_level=None) as other:
+        other.execute("begin immediate")
+        began = time.monotonic()
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            taken(journal, event(event_id="refused"))
+        assert time.monotonic() - began < 2
+        assert journal.recent(LONG_AGO, "ann", None) is not None
+        other.execute("rollback")
+    assert taken(journal, event(event_id="refused")) == 1
+
+
+def test_a_damaged_journal_is_told_by_everyone(journal: Journal) -> None:
+    journal.path.parent.mkdir(parents=True)
+    journal.path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(sqlite3.DatabaseError):
+        journal.recent(LONG_AGO, "ann", None)
+    with pytest.raises(sqlite3.DatabaseError):
+        taken(journal, event())
+
+
+def test_what_nobody_expected_leaves_nobody_waiting(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("serving.journal._committed", fails)
+        with pytest.raises(MemoryError):
+            taken(journal, event())
+    assert taken(journal, event()) == 1
+
+
+def test_many_processes_may_begin_a_journal_together(journal: Journal) -> None:
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(journal.path), name], stdout=subprocess.PIPE, env=os.environ
+        )
+        for name in "abcd"
+    ]
+    assert [writer.stdout.readline() for writer in writers] == [b"0\n"] * 4
+    for writer in writers:
+        writer.kill()
+        writer.communicate()
 
 
 def test_requests_of_many_threads_are_taken_once_each(journal: Journal) -> None:
@@ -150,7 +202,7 @@ import itertools, sys
 from pathlib import Path
 from serving.journal import Journal
 journal = Journal(Path(sys.argv[1]))
-told = dict.fromkeys(("user_pseudo_id", "session_id", "event_timestamp"))
+told = dict.fromkeys(("user_pseudo_id", "event_timestamp"))
 for number in itertools.count():
     batch = [{**told, "event_id": f"{sys.argv[2]}-{number}-{each}", "event_name": "view_item", "item_id": "i",
               "user_id": "ann"} for each in range(5)]

@@ -48,7 +48,7 @@ def test_what_is_open_is_health_and_documentation() -> None:
 @every_guarded
 def test_without_a_key_or_with_a_wrong_one_nobody_may_ask(asking, issued, endpoint) -> None:
     wrong = ["", "Bearer", "Bearer ", "Bearer sk_wrong", f"Basic {issued[endpoint.scope]}", issued[endpoint.scope]]
-    digest = keys.of(home(), "mini").kept[0].digest
+    digest = keys.of(home(), "mini").kept()[0].digest
     for authorization in (None, *wrong, f"Bearer {digest}", "Bearer \xff\xfe"):
         refused = ask(asking, endpoint, authorization)
         assert "shopkeeper keys add" in problem(refused, 401).detail
@@ -81,6 +81,28 @@ def test_a_key_counts_until_it_is_removed(kept) -> None:
     kept.remove("first")
     assert kept.holder(f"Bearer {first}") is None
     assert kept.holder(f"Bearer {second}") is not None
+
+
+def test_when_the_last_key_is_gone_nobody_may_ask(kept) -> None:
+    other = Keys(kept.path)
+    kept.add("web", ["plan"])
+    assert other.holder("") is None
+    kept.remove("web")
+    assert (kept.holder(""), other.holder("")) == (None, None)
+    kept.path.unlink()
+    assert other.holder("") is None
+
+
+def test_where_keys_are_required_nobody_may_ask_before_the_first(tmp_path) -> None:
+    required = Keys(tmp_path / "keys.json", is_required=True)
+    assert required.holder("") is None
+    key = required.add("web", ["plan"])
+    assert required.holder(f"Bearer {key}") == ("web", ("plan",))
+
+
+@pytest.mark.parametrize(("host", "required"), [("127.0.0.1", False), ("::1", False), ("0.0.0.0", True)])
+def test_workers_are_told_whether_keys_are_required(tmp_path, host, required) -> None:
+    assert (keys.REQUIRED in launch.environment("mini", tmp_path, host)) == required
 
 
 def test_another_process_sees_a_change(kept) -> None:

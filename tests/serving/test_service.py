@@ -83,7 +83,8 @@ def test_the_server_starts_without_models_says_so_and_stops(tmp_path, port):
             assert until_alive(client, server).status_code == 200
             absent = client.get("/readyz")
             assert (absent.status_code, absent.headers["content-type"]) == (503, "application/problem+json")
-            assert {task["task"] for task in absent.json()["absent"]} == {"recommend", "propensity", "demand"}
+            absent_tasks = {task["task"] for task in client.get("/v1/models").json()["absent"]}
+            assert absent_tasks == {"recommend", "propensity", "demand"}
             assert "promote recommend" in client.post("/v1/recommendations", json={}).json()["detail"]
             assert 'shopkeeper_requests_total{route="/readyz",status="503"} 1.0' in client.get("/metrics").text
             server.send_signal(signal.SIGTERM)
