@@ -22,6 +22,8 @@ NOT_ATTRIBUTES = ("item_id", "item_name", "valid_from", "cost", *PARTITIONS)
 """Columns of ``items`` by which nobody filters: what goods cost the shop could be found out so."""
 SHOWN = "in_stock"
 """The availability of what may be recommended; items that state none may be too."""
+KEYWORDS = ("and", "or", "not", "in")
+"""Words of filters, which name no attribute."""
 _SEPARATOR = "|"
 _NUMERIC = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
 
@@ -94,8 +96,8 @@ class Catalogue:
     def of(cls, items: pa.Table, item_ids: Sequence[str]) -> Self:
         """The rows of a table ``items`` for some ids; an id that it lacks states nothing."""
         places = pc.index_in(pa.array(item_ids, pa.string()), items["item_id"].combine_chunks())
-        listed = items.drop_columns([name for name in NOT_ATTRIBUTES if name in items.column_names]).take(places)
-        columns = {name: _column(listed[name]) for name in listed.column_names}
+        names = [name for name in items.column_names if name not in NOT_ATTRIBUTES and _can_be_written(name)]
+        columns = {name: _column(items[name].take(places)) for name in names}
         return cls({name: column for name, column in columns.items() if column is not None}, len(item_ids))
 
     @classmethod
@@ -133,6 +135,11 @@ class Catalogue:
         if availability is None:
             return np.ones(self.n_items, np.bool_)
         return ~availability.stated | availability.among([SHOWN])
+
+
+def _can_be_written(name: str) -> bool:
+    """Whether a filter can name a column."""
+    return name.isascii() and name.isidentifier() and name not in KEYWORDS
 
 
 def _column(cells: pa.ChunkedArray) -> Column | None:

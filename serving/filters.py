@@ -14,7 +14,7 @@ from functools import lru_cache, reduce
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from features.errors import UserError
-from serving.catalogue import Bools, Catalogue, Column, Texts, Value
+from serving.catalogue import KEYWORDS, Bools, Catalogue, Column, Texts, Value
 
 LONGEST = 2000
 """Characters of an expression."""
@@ -36,7 +36,6 @@ _TOKEN = re.compile(
     |(?P<sign><=|>=|!=|[=<>(),]))""",
     re.VERBOSE,
 )
-_KEYWORDS = ("and", "or", "not", "in")
 
 
 class Filter(Protocol):
@@ -165,7 +164,7 @@ class _Reader:
 
     def _compared(self) -> Compared:
         name = self._next
-        if name.kind != "word" or name.text in _KEYWORDS:
+        if name.kind != "word" or name.text in KEYWORDS:
             raise self._unexpected("an attribute, not or (")
         self._advance()
         comparison = next((c for c in _COMPARISONS if self._had("word" if c == "in" else "sign", c)), None)

@@ -109,6 +109,7 @@ def test_what_cannot_be_compared_and_what_nobody_should_know_is_no_attribute() -
         "opens": pa.array([1] * 6, pa.time32("s")),
         "cost": [1.0] * 6,
         "lake_batch": [1] * 6,
+        **dict.fromkeys(("in", "a/b", "two words", "größe"), [1] * 6),
         "organic": [True, False, None] * 2,
         "barcode": [2**62 + number for number in range(6)],
         "listed_on": pa.array([0, 1, 2, 3, 4, None], pa.date32()),
