@@ -39,10 +39,12 @@ def _operation(method: str, path: str, operation: Json) -> str:
     parameters = {p["name"]: {**p["schema"], "description": p["description"]} for p in operation.get("parameters", [])}
     bodies = operation.get("requestBody", {}).get("content", {}).items()
     body = "".join(f"<p>Body: {_media(media)}</p>" for media in bodies)
+    scopes = [scope for way in operation.get("security", ()) for scopes in way.values() for scope in scopes]
+    key = f"<p>Key: one with <code>{escape(scopes[0])}</code>, where there are keys</p>" if scopes else ""
     answers = "".join(_answer(status, answer) for status, answer in operation["responses"].items())
     return (
         f"<section><h2><code>{method} {escape(path)}</code></h2><p>{escape(operation['summary'])}</p>"
-        f"{body}{_properties(parameters, required=())}<table>{answers}</table></section>"
+        f"{key}{body}{_properties(parameters, required=())}<table>{answers}</table></section>"
     )
 
 

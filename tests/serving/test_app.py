@@ -407,7 +407,9 @@ def test_the_documentation_is_one_page_that_loads_nothing(client):
     assert "https://" not in page.text
     assert "<script" not in page.text
     for endpoint in app.ENDPOINTS:
-        assert f"<code>{endpoint.method} {endpoint.path}</code>" in page.text
+        section = page.text.partition(f"<code>{endpoint.method} {endpoint.path}</code>")[2].partition("</section>")[0]
+        assert section
+        assert (f"Key: one with <code>{endpoint.scope}</code>" in section) == bool(endpoint.scope)
     assert "exclude_ids" in page.text
 
 
