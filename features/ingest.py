@@ -69,7 +69,7 @@ def ingest(shop: Shop, announce: Callable[[str], None] = lambda _: None) -> list
 
 def _sources(shop: Shop) -> dict[str, list[Source]]:
     """The sources of every table, of events what the service has taken in too."""
-    taken_in = sources.logged(home(), shop.name)
+    taken_in = sources.logged(home(), shop.name) if shop.live else []
     return {**shop.tables, "events": [*shop.tables.get("events", []), *taken_in]} if taken_in else shop.tables
 
 

@@ -96,6 +96,8 @@ class Shop(_Strict):
     """Period in which demand is forecast."""
     monthly_sales: Annotated[tuple[Positive, ...], Field(min_length=12, max_length=12)] | None = None
     """Sales of an average day of January, February and so on, in any unit, as the shop or its trade knows them."""
+    live: bool = True
+    """Whether events go on: what the service takes in is ingested too; false for data that ended before."""
     notice: str = ""
     """What the data's owner asks to be quoted where results are shown."""
     tables: dict[str, Annotated[list[Source], BeforeValidator(_as_list)]]

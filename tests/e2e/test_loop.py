@@ -10,7 +10,7 @@ from features.errors import UserError
 from features.home import home
 from features.ingest import ingest
 from features.lake import Lake
-from features.shops import Shop, load_shop
+from features.shops import SHOP_FOLDER, Shop, load_shop
 from serving.journal import Journal, opened
 from serving.schema import EventsRequest
 
@@ -51,6 +51,15 @@ def test_events_that_were_taken_in_are_ingested_once(shop: Shop, journal: Journa
     assert (rows[0]["item_id"], rows[1]["price"], rows[1]["index"]) == ("a", 2.5, 3)
     assert rows[1]["event_timestamp"].isoformat() == "2024-01-01T23:00:00"
     assert rows[1]["received_at"] > rows[1]["event_timestamp"]
+
+
+def test_of_a_shop_whose_data_have_ended_nothing_is_added(shop: Shop, journal: Journal) -> None:
+    take(journal, event("e2"))
+    assert ingest(shop.model_copy(update={"live": False}))[0].read == 1
+
+
+def test_the_shops_that_come_along_have_ended() -> None:
+    assert not any(load_shop(path.stem).live for path in SHOP_FOLDER.glob("*.toml"))
 
 
 def test_a_shop_may_have_no_other_events(shop: Shop, journal: Journal) -> None:
