@@ -3,10 +3,12 @@
 A key is 256 random bits, so one hash keeps it as well as a slow one would.
 """
 
+import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from hmac import compare_digest
@@ -88,20 +90,30 @@ class Keys:
 
     def add(self, name: str, scopes: Sequence[Scope]) -> str:
         """A new key; it is kept nowhere and cannot be told again. Raises UserError for a name that there is."""
-        if name in (key.name for key in self.kept()):
-            raise UserError(f"there is a key {name} already: choose another name, or remove it first")
         key = _PREFIX + secrets.token_urlsafe(32)
         added = Key(name=name, scopes=tuple(scopes), digest=_digest(key), created_at=datetime.now(UTC))
-        self._write((*self.kept(), added))
+        with self._alone():
+            if name in (there.name for there in self.kept()):
+                raise UserError(f"there is a key {name} already: choose another name, or remove it first")
+            self._write((*self.kept(), added))
         return key
 
     def remove(self, name: str) -> None:
         """Raises UserError for a name that there is not."""
-        left = tuple(key for key in self.kept() if key.name != name)
-        if len(left) == len(self.kept()):
-            there = ", ".join(key.name for key in left) or "none"
-            raise UserError(f"there is no key {name}; there are: {there}")
-        self._write(left)
+        with self._alone():
+            left = tuple(key for key in self.kept() if key.name != name)
+            if len(left) == len(self.kept()):
+                there = ", ".join(key.name for key in left) or "none"
+                raise UserError(f"there is no key {name}; there are: {there}")
+            self._write(left)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock of the keys; a process that dies lets go of it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_name(f".{self.path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _fresh(self) -> tuple[Key, ...]:
         try:
@@ -110,7 +122,6 @@ class Keys:
             raise UserError(f"{self.path} does not hold keys: restore it, or remove it and add them anew") from error
 
     def _write(self, keys: tuple[Key, ...]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         staged = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         staged.touch(mode=0o600)
         staged.write_bytes(_KEYS.dump_json(keys, indent=2))

@@ -1,6 +1,7 @@
 """API keys: what each may ask, on every route, and that nothing of a key is kept but its digest."""
 
 import json
+import threading
 import time
 
 import pytest
@@ -113,6 +114,15 @@ def test_another_process_sees_a_change(kept) -> None:
     kept.remove("web")
     kept.add("app", ["plan"])
     assert other.holder(f"Bearer {key}") is None
+
+
+def test_keys_that_are_added_together_are_all_kept(kept) -> None:
+    threads = [threading.Thread(target=Keys(kept.path).add, args=(f"key{n}", ["plan"])) for n in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {key.name for key in kept.kept()} == {f"key{n}" for n in range(20)}
 
 
 def test_only_digests_are_stored_and_only_for_the_owner(kept) -> None:
