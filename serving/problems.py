@@ -133,7 +133,8 @@ def _allowed(details: ErrorDetails, whole: Json) -> Json:
 
 
 def _property(place: Json, name: str) -> object:
-    return place.get("properties", {}).get(name, place.get("additionalProperties"))
+    of_any_name = next(iter(place.get("patternProperties", {}).values()), place.get("additionalProperties"))
+    return place.get("properties", {}).get(name, of_any_name)
 
 
 @cache
