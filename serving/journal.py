@@ -68,6 +68,11 @@ class _Entry(NamedTuple):
     done: Future[int]
 
 
+class _Held(NamedTuple):
+    connection: sqlite3.Connection
+    inode: int
+
+
 class Journal:
     """The events of a shop in a file. One thread of this process writes; other processes write too, one at a time."""
 
@@ -76,7 +81,7 @@ class Journal:
         self._waiting: SimpleQueue[_Entry] = SimpleQueue()
         self._starting = threading.Lock()
         self._writer: threading.Thread | None = None
-        self._reader: sqlite3.Connection | None = None
+        self._reader: _Held | None = None
 
     def append(self, events: Sequence[Json]) -> Future[int]:
         """Take events in, as ``schema.LoggedEvent`` has them in JSON; the result is how many were new.
@@ -103,10 +108,10 @@ class Journal:
         asked = {part: name for part, name in ((_OF_CUSTOMER, user_id), (_OF_DEVICE, user_pseudo_id)) if name}
         if not asked:
             return None
-        if self._reader is None:
-            self._reader = _opened(self.path)
         latest = f"{' union all '.join(asked)} order by event_us desc, number desc limit {LONGEST_HISTORY}"
-        rows = self._reading(latest, [value for name in asked.values() for value in (name, _us(since))])
+        self._reader = _current(self.path, self._reader)
+        values = [value for name in asked.values() for value in (name, _us(since))]
+        rows = self._reader.connection.execute(latest, values).fetchall()
         if not rows:
             return None
         now_us = _us(datetime.now(UTC))
@@ -118,24 +123,15 @@ class Journal:
             "elapsed_days": (now_us - _us(since)) / _DAY_US,
         }
 
-    def _reading(self, query: str, values: list[object]) -> list[tuple[object, str, str, int]]:
-        assert self._reader is not None
-        try:
-            return self._reader.execute(query, values).fetchall()
-        except sqlite3.Error:
-            self._reader = None
-            raise
-
     def _write(self) -> None:
-        connection: sqlite3.Connection | None = None
+        held: _Held | None = None
         while True:
             entries = list(self._gathered())
             try:
-                if connection is None or not self.path.exists():
-                    connection = _opened(self.path)
-                counts = _committed(connection, entries)
+                held = _current(self.path, held)
+                counts = _committed(held.connection, entries)
             except Exception as error:  # whatever it is, nobody may wait for ever
-                connection = None
+                held = None
                 for entry in entries:
                     entry.done.set_exception(error)
             else:
@@ -160,6 +156,13 @@ class Journal:
 def opened(home: Path, shop: str) -> Journal:
     """The journal of a shop; one per process."""
     return Journal(sources.journal(home, shop))
+
+
+def _current(path: Path, held: _Held | None) -> _Held:
+    """The connection that is held or, where another file has taken the place of its own, one to that."""
+    if held is None or not path.exists() or path.stat().st_ino != held.inode:
+        held = _Held(_opened(path), path.stat().st_ino)
+    return held
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -133,6 +133,20 @@ def test_a_journal_that_was_removed_is_begun_anew(journal: Journal) -> None:
     assert [event_id for event_id, _ in rows(journal.path)] == ["kept"]
 
 
+def test_every_worker_goes_on_with_the_journal_that_took_the_place_of_another(journal: Journal) -> None:
+    other = Journal(journal.path)
+    for worker in (journal, other):
+        taken(worker, event())
+        assert worker.recent(LONG_AGO, "ann", None) is not None
+    for file in journal.path.parent.iterdir():
+        file.unlink()
+    taken(journal, event(event_id="1", item_id="first"))
+    taken(other, event(event_id="2", item_id="second"))
+    assert [event_id for event_id, _ in rows(journal.path)] == ["1", "2"]
+    for worker in (journal, other):
+        assert worker.recent(LONG_AGO, "ann", None)["item_ids"] == ("first", "second")
+
+
 def test_nobody_waits_for_another_process_for_long(journal: Journal) -> None:
     taken(journal, event())
     with sqlite3.connect(journal.path, isolation_level=None) as other:

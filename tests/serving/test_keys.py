@@ -160,6 +160,7 @@ def test_others_are_let_in_only_with_keys(kept, host) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_this_machine_needs_no_key(kept, host) -> None:
     launch.require_keys(host, "mini", kept)
+    assert kept.holder("") == keys.ANYBODY
 
 
 def test_a_key_that_asks_too_often_is_told_when_to_come_back(issued) -> None:
