@@ -27,6 +27,7 @@ def run(command: Callable[[], None]) -> None:
         command()
         return
     import torch
+    import torch.distributed.nn  # its functions hold for ever the group that they are imported under, and its threads
     from torch import distributed
 
     if torch.cuda.is_available():
