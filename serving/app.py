@@ -29,7 +29,7 @@ from serving import journal, keys, metrics, openapi, orders, pages, plan_schema,
 from serving.artifact import Json
 from serving.journal import Journal
 from serving.metrics import Metrics
-from serving.models import Models, ServedModel
+from serving.models import Models, ServedModel, Serving
 from serving.openapi import Endpoint
 from serving.problems import Problem
 from serving.rates import Rates
@@ -63,13 +63,13 @@ class Call(Generic[Asked]):
         return journal.opened(home(), self.models.shop)
 
 
-def build(models: Models, settings: Settings) -> Starlette:
-    """The application that answers from these models."""
-    measured, rates = Metrics(models), Rates(settings.requests_per_second)
+def build(serving: Serving, settings: Settings) -> Starlette:
+    """The application that answers from the models that serve."""
+    measured, rates = Metrics(serving), Rates(settings.requests_per_second)
     paths = {endpoint.path for endpoint in ENDPOINTS}
     app = Starlette(
         routes=[
-            Route(e.path, _answering(e, models, measured, rates, settings.max_body_bytes), methods=[e.method])
+            Route(e.path, _answering(e, serving, measured, rates, settings.max_body_bytes), methods=[e.method])
             for e in ENDPOINTS
         ],
         middleware=[
@@ -87,7 +87,7 @@ def recommendations(call: Call[schema.RecommendationRequest]) -> Response:
     model = _model(call, "recommend")
     asked = call.asked.model_dump()
     recent, degraded = _recent(call.journal, model.until, asked)
-    answer = model.scorer.answer({**asked, "recent": recent})
+    answer = model.answer({**asked, "recent": recent})
     return _json(
         {
             **answer,
@@ -120,18 +120,18 @@ async def events(call: Call[schema.EventsRequest]) -> Response:
 
 def propensity(call: Call[schema.PropensityRequest]) -> Response:
     model = _model(call, "propensity")
-    return _json({**model.scorer.answer(call.asked.model_dump()), "model_version": model.version})
+    return _json({**model.answer(call.asked.model_dump()), "model_version": model.version})
 
 
 def session(call: Call[schema.SessionRequest]) -> Response:
     model = _model(call, "propensity")
-    return _json({**model.scorer.answer(call.asked.model_dump(mode="json")), "model_version": model.version})
+    return _json({**model.answer(call.asked.model_dump(mode="json")), "model_version": model.version})
 
 
 def forecasts(call: Call[plan_schema.ForecastQuery]) -> Response:
     model = _model(call, "demand")
     query = call.asked.model_dump()
-    answer = model.scorer.answer({"item_ids": query.pop("item_id"), **query})
+    answer = model.answer({"item_ids": query.pop("item_id"), **query})
     if _prefers_csv(call.accept):
         columns = ("item_id", "location_id", "date", "tier", "mean")
         return _csv(answer["forecasts"], columns, total=answer["total"], cutoff=answer["cutoff"], version=model.version)
@@ -140,7 +140,7 @@ def forecasts(call: Call[plan_schema.ForecastQuery]) -> Response:
 
 def what_if(call: Call[plan_schema.WhatIfRequest]) -> Response:
     model = _model(call, "demand")
-    return _json({**model.scorer.answer(call.asked.model_dump(mode="json")), "model_version": model.version})
+    return _json({**model.answer(call.asked.model_dump(mode="json")), "model_version": model.version})
 
 
 def order_list(call: Call[plan_schema.OrderQuery]) -> Response:
@@ -157,7 +157,11 @@ def order_list(call: Call[plan_schema.OrderQuery]) -> Response:
 
 def model_list(call: Call[None]) -> Response:
     served = [_described(model) for model in call.models.served.values()]
-    return _json({"shop": call.models.shop, "models": served, "absent": _absent(call)})
+    refused = [
+        {"task": task, "version": verdict.asked.version, "reason": verdict.fault}
+        for task, verdict in call.models.refused.items()
+    ]
+    return _json({"shop": call.models.shop, "models": served, "absent": _absent(call), "refused": refused})
 
 
 def livez(_: Call[None]) -> Response:
@@ -295,13 +299,13 @@ ENDPOINTS = (
 
 
 def _answering(
-    endpoint: Endpoint, models: Models, measured: Metrics, rates: Rates, max_body_bytes: int
+    endpoint: Endpoint, serving: Serving, measured: Metrics, rates: Rates, max_body_bytes: int
 ) -> Callable[[Request], Awaitable[Response]]:
     async def respond(request: Request) -> Response:
         try:
-            _admit(endpoint, request, models.shop, rates)
+            _admit(endpoint, request, serving.models.shop, rates)
             asked = await _asked(endpoint, request, max_body_bytes)
-            call = Call(models, measured, asked, request.headers.get("accept", ""))
+            call = Call(serving.models, measured, asked, request.headers.get("accept", ""))
             answer = await run_in_threadpool(endpoint.handle, call) if endpoint.in_thread else endpoint.handle(call)
             return answer if isinstance(answer, Response) else await answer
         except HTTPException:

@@ -90,7 +90,7 @@ def verified(folder: Path) -> Artifact:
         )
     for name, digest in manifest["files"].items():
         path = folder / name
-        if not path.is_file() or _sha256(path) != digest:
+        if not path.is_file() or sha256(path) != digest:
             raise ArtifactError(f"{path} is missing or differs from its checksum: fetch or train the model again")
     return artifact
 
@@ -151,13 +151,14 @@ class Draft:
 
     def seal(self, description: Mapping[str, object]) -> Artifact:
         """Write the manifest: the description, library versions and the checksum of every file."""
-        files = {path.name: _sha256(path) for path in sorted(self.folder.iterdir())}
+        files = {path.name: sha256(path) for path in sorted(self.folder.iterdir())}
         manifest = {"format_version": FORMAT_VERSION, **description, "libraries": _libraries(), "files": files}
         self.json("manifest", manifest)
         return Artifact(self.folder)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The digest of a file, as manifests have it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.models import Models
+from serving.models import Serving
 
 MEDIA_TYPE = "text/plain; version=0.0.4"
 REQUEST_ID = "request_id"
@@ -23,27 +23,31 @@ _BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
-class ModelAges(Collector):
-    """Seconds since each model was trained, and since the end of its data, at the time of the scrape."""
+class OfModels(Collector):
+    """When scraped: seconds since each model was trained and since its data ended, and what was refused."""
 
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
 
     def collect(self) -> Iterator[Metric]:
         labels = ("task", "version")
         age = GaugeMetricFamily("shopkeeper_model_age_seconds", "Since training.", labels=labels)
         staleness = GaugeMetricFamily("shopkeeper_model_staleness_seconds", "Since its data ended.", labels=labels)
-        for model in self._models.served.values():
+        refused = GaugeMetricFamily("shopkeeper_model_refused", "Promoted, and failed when tried.", labels=labels)
+        models = self._serving.models
+        for model in models.served.values():
             age.add_metric([model.task, model.version], model.age_s)
             staleness.add_metric([model.task, model.version], model.staleness_s)
-        yield from (age, staleness)
+        for task, verdict in models.refused.items():
+            refused.add_metric([task, verdict.asked.version], 1)
+        yield from (age, staleness, refused)
 
 
 class Metrics:
     """Requests by route and status, their latency by route, and the ages of the models."""
 
-    def __init__(self, models: Models) -> None:
-        self._ages = ModelAges(models)
+    def __init__(self, serving: Serving) -> None:
+        self._of_models = OfModels(serving)
         self._requests = Counter("shopkeeper_requests", "Requests answered.", ["route", "status"], registry=None)
         self._seconds = Histogram(
             "shopkeeper_request_seconds", "Time to answer.", ["route"], registry=None, buckets=_BUCKETS_S
@@ -56,7 +60,7 @@ class Metrics:
     def text(self) -> bytes:
         """The Prometheus exposition of all workers that share ``PROMETHEUS_MULTIPROC_DIR``, else of this process."""
         registry = CollectorRegistry()
-        registry.register(self._ages)
+        registry.register(self._of_models)
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         else:

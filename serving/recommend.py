@@ -1,7 +1,7 @@
 """Answers what a visitor would like: the tiers' scores over the whole catalogue, blended by the kind of question."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -42,7 +42,7 @@ class Recommender:
         self.tiers: dict[str, Tier] = {name: tiers.load(artifact, name, CLASSES[name]) for name in settings["tiers"]}
         self.reranker = Reranker.load(artifact, self.tiers) if settings["is_reranked"] else None
         self.catalogue = Catalogue.load(artifact)
-        self._admitted = lru_cache(N_MASKS)(self._mask)
+        self._admitted = lru_cache(N_MASKS)(partial(_mask, self.catalogue))
         self._item_index = {item_id: index for index, item_id in enumerate(self.item_ids)}
         self._user_index = {user_id: index for index, user_id in enumerate(self.user_ids)}
 
@@ -135,11 +135,6 @@ class Recommender:
             total[strangers] = self.tiers["popularity"].scores(histories)[strangers]
         return total
 
-    def _mask(self, expression: str | None) -> Bools:
-        """Which items may come, bool, shape (n_items,)."""
-        shown = self.catalogue.shown()
-        return shown if expression is None else shown & parsed(expression).mask(self.catalogue)
-
     def _known_items(self, item_ids: Sequence[str]) -> list[int]:
         return [self._item_index[i] for i in dict.fromkeys(item_ids) if i in self._item_index]
 
@@ -160,6 +155,12 @@ class Recommender:
         if len(context) < len(set(request["item_ids"])):
             causes.append("some of item_ids are not in the catalogue")
         return causes
+
+
+def _mask(catalogue: Catalogue, expression: str | None) -> Bools:
+    """Which items may come, bool, shape (n_items,)."""
+    shown = catalogue.shown()
+    return shown if expression is None else shown & parsed(expression).mask(catalogue)
 
 
 def standardised(scores: Scores) -> Scores:

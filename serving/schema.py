@@ -294,12 +294,21 @@ class AbsentModel(Answer):
     reason: str
 
 
+class RefusedModel(Answer):
+    """A version that was promoted last, failed when it was tried, and does not serve."""
+
+    task: str
+    version: str
+    reason: str
+
+
 class ModelList(Answer):
     """Everything that the service can and cannot answer with."""
 
     shop: str
     models: list[ServedModel]
     absent: list[AbsentModel]
+    refused: list[RefusedModel]
 
 
 class Fault(Answer):

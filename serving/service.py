@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from features.errors import UserError
 from features.home import home
 from serving import app, launch, settings
-from serving.models import load_champions
+from serving.models import Serving, load_champions
 from serving.scorers import LOADERS
+from serving.swap import Watcher
 
 TIMEOUT_S = 2
 
@@ -43,13 +44,14 @@ class Front:
 
 
 class Instance:
-    """One worker: the champions of the shop, loaded when the worker starts."""
+    """One worker: the champions of the shop, loaded when the worker starts and exchanged when others are promoted."""
 
     def __init__(self) -> None:
-        models = load_champions(home(), launch.shop(), LOADERS)
-        Shopkeeper.context.state[_APPLICATION] = app.build(models, settings.read())
+        serving = Serving(load_champions(home(), launch.shop(), LOADERS))
+        Shopkeeper.context.state[_APPLICATION] = app.build(serving, settings.read())
         gc.collect()
         gc.freeze()
+        Watcher(serving, home(), LOADERS).start()
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod

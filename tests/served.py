@@ -8,7 +8,7 @@ import numpy as np
 
 from features.errors import UserError
 from serving import app, schema
-from serving.models import Models, ServedModel
+from serving.models import Models, ServedModel, Serving
 from serving.settings import Settings
 
 MAX_BODY_BYTES = 4096
@@ -87,7 +87,7 @@ def served(task, scorer, version="7"):
 SCORERS = {"recommend": Shelf(), "propensity": Oracle(), "demand": Almanac()}
 WHOLE = Models("mini", {task: served(task, scorer) for task, scorer in SCORERS.items()})
 EMPTY = Models("mini", absent={"recommend": "mini has no recommend champion"})
-APP = app.build(WHOLE, Settings(max_body_bytes=MAX_BODY_BYTES))
+APP = app.build(Serving(WHOLE), Settings(max_body_bytes=MAX_BODY_BYTES))
 
 
 class Client:

@@ -4,6 +4,7 @@ import pytest
 from served import APP, EMPTY, Client
 
 from serving import app
+from serving.models import Serving
 from serving.settings import Settings
 
 
@@ -22,4 +23,4 @@ def client():
 
 @pytest.fixture(scope="module")
 def empty_client():
-    return Client(app.build(EMPTY, Settings()))
+    return Client(app.build(Serving(EMPTY), Settings()))

@@ -12,7 +12,7 @@ from served import APP, MAX_BODY_BYTES, SCORERS, WHOLE, Client, post, problem
 
 from features import contract
 from serving import app, schema
-from serving.models import Models
+from serving.models import Models, Serving
 from serving.settings import Settings
 
 
@@ -108,12 +108,12 @@ def test_models_tell_versions_ages_and_data_windows(client):
 
 def test_ready_with_at_least_one_model():
     some = Client(
-        app.build(Models("mini", {"recommend": WHOLE.served["recommend"]}, {"demand": "no champion"}), Settings())
+        app.build(Serving(Models("mini", {"recommend": WHOLE.served["recommend"]}, {"demand": "none"})), Settings())
     )
     assert (some.get("/readyz").status_code, some.get("/readyz").text) == (200, "ready\n")
     answer = some.get("/v1/models").json()
     assert [model["task"] for model in answer["models"]] == ["recommend"]
-    assert answer["absent"] == [{"task": "demand", "reason": "no champion"}]
+    assert answer["absent"] == [{"task": "demand", "reason": "none"}]
 
 
 def test_without_models_the_service_lives_and_is_not_ready(empty_client):
@@ -212,7 +212,7 @@ def test_of_many_faults_the_first_are_told_with_all_that_is_allowed(client):
 
 @pytest.mark.parametrize("size", [0, 101])
 def test_propensity_takes_1_to_100_customers(client, size):
-    wide = Client(app.build(WHOLE, Settings()))
+    wide = Client(app.build(Serving(WHOLE), Settings()))
     assert problem(wide.post("/v1/propensity", json={"user_ids": ["u"] * size}), 422).errors[0].pointer == "/user_ids"
     assert wide.post("/v1/propensity", json={"user_ids": ["u"] * 100}).status_code == 200
 
@@ -384,7 +384,7 @@ def test_the_scorer_is_told_what_the_visitor_just_did(client):
 
 
 def test_metrics_count_requests_by_route_and_status():
-    client = Client(app.build(WHOLE, Settings()))
+    client = Client(app.build(Serving(WHOLE), Settings()))
     for _ in range(3):
         client.get("/livez")
     client.get("/surely/not")
@@ -421,7 +421,9 @@ def test_no_body_makes_the_service_fail(client, body):
     assert post(client, body).status_code in (200, 400, 413, 422)
 
 
-INTERFACE = schemathesis.openapi.from_asgi("/openapi.json", app.build(WHOLE, Settings(max_body_bytes=1_000_000)))
+INTERFACE = schemathesis.openapi.from_asgi(
+    "/openapi.json", app.build(Serving(WHOLE), Settings(max_body_bytes=1_000_000))
+)
 
 
 @INTERFACE.parametrize()

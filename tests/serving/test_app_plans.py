@@ -9,7 +9,7 @@ import pytest
 from served import SCORERS, WHOLE, Client, post, problem, served
 
 from serving import app, plan_schema
-from serving.models import Models
+from serving.models import Models, Serving
 from serving.settings import Settings
 
 
@@ -118,7 +118,7 @@ def test_a_price_that_is_no_number_is_refused(client, price):
 
 @pytest.mark.parametrize("n", [0, 1001])
 def test_a_what_if_takes_1_to_1000_changes(n):
-    wide = Client(app.build(WHOLE, Settings()))
+    wide = Client(app.build(Serving(WHOLE), Settings()))
     changes = [{"item_id": "a", "price": 1.0}]
     refused = wide.post("/v1/forecasts/what-if", json={"changes": changes * n})
     assert [fault.pointer for fault in problem(refused, 422).errors] == ["/changes"]
@@ -140,7 +140,7 @@ def test_others_are_answered_while_a_what_if_is_computed():
         return quick, await slow
 
     others_answered = threading.Event()
-    application = app.build(Models("mini", {"demand": served("demand", Slow())}), Settings())
+    application = app.build(Serving(Models("mini", {"demand": served("demand", Slow())})), Settings())
     assert [answer.status_code for answer in asyncio.run(both(Client(application).client))] == [200, 200]
 
 
@@ -156,7 +156,7 @@ def test_a_page_of_csv_has_every_column_that_a_row_has():
             explained = SCORERS["demand"].answer(request)
             return {**explained, "forecasts": [plain, *explained["forecasts"][: len(others)]]}
 
-    application = app.build(Models("mini", {"demand": served("demand", Mixed())}), Settings())
+    application = app.build(Serving(Models("mini", {"demand": served("demand", Mixed())})), Settings())
     answer = Client(application).get("/v1/forecasts?explain=true", headers={"accept": "text/csv"})
     first, second, *_ = csv.DictReader(io.StringIO(answer.text))
     assert (first["level"], first["effect_price"]) == ("", "")

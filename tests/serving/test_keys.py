@@ -11,6 +11,7 @@ from features.errors import UserError
 from features.home import home
 from serving import app, keys, launch
 from serving.keys import SCOPES, Keys
+from serving.models import Serving
 from serving.openapi import Endpoint
 from serving.settings import Settings
 
@@ -26,7 +27,7 @@ def kept(tmp_path) -> Keys:
 
 @pytest.fixture(scope="module")
 def asking(request) -> Client:
-    return Client(app.build(WHOLE, Settings()))
+    return Client(app.build(Serving(WHOLE), Settings()))
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_this_machine_needs_no_key(kept, host) -> None:
 
 
 def test_a_key_that_asks_too_often_is_told_when_to_come_back(issued) -> None:
-    asking = Client(app.build(WHOLE, Settings(requests_per_second=0.01)))
+    asking = Client(app.build(Serving(WHOLE), Settings(requests_per_second=0.01)))
     for scope, path in (("admin", "/v1/models"), ("plan", "/v1/orders")):
         authorization = {"authorization": f"Bearer {issued[scope]}"}
         assert asking.get(path, headers=authorization).status_code in (200, 404)

@@ -3,48 +3,16 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from doubling import LOADERS, Doubler, champion_of, damage_array, export
 
 from features.errors import UserError
 from serving import models
-from serving.artifact import ArtifactError, Draft
-
-
-class Doubler:
-    def __init__(self, artifact):
-        self.factors = artifact.array("factors")
-
-    def answer(self, request):
-        return {"doubled": self.factors[request["index"]] * 2}
-
-
-LOADERS = {"recommend": Doubler, "demand": Doubler}
-
-
-def export(folder, value=1.0, **changes):
-    draft = Draft(folder)
-    draft.array("factors", np.full(3, value))
-    draft.golden(Doubler, [{"index": 2}])
-    description = {
-        "task": "recommend",
-        "model": "doubler",
-        "shop": "mini",
-        "config": {},
-        "window": {"from": "2024-01-01", "until": "2024-02-01"},
-        "metrics": {},
-        "created_at": "2024-02-02T03:04:05+00:00",
-    }
-    draft.seal({**description, **changes})
-    return folder
+from serving.artifact import ArtifactError
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     return export(tmp_path_factory.mktemp("models") / "export")
-
-
-def champion_of(home, source, version="1", task="recommend"):
-    models.publish(home, "mini", task, version, source)
-    models.point_champion(home, "mini", task, version)
 
 
 def test_the_champion_answers_as_exported_from_mapped_arrays(tmp_path, source):
@@ -71,10 +39,6 @@ def test_a_task_without_champion_is_absent_with_the_command_that_helps(tmp_path,
     loaded = models.load_champions(tmp_path, "mini", LOADERS)
     assert list(loaded.served) == ["recommend"]
     assert "promote demand" in loaded.absent["demand"]
-
-
-def damage_array(folder):
-    (folder / "factors.npy").write_bytes(b"other")
 
 
 def remove_manifest(folder):
@@ -150,7 +114,7 @@ def test_the_champion_moves_and_moves_back(tmp_path):
     assert (loaded.version, loaded.scorer.answer({"index": 1})) == ("1", {"doubled": 2.0})
     link = tmp_path / "models" / "mini.recommend" / "champion"
     assert not link.readlink().is_absolute()
-    assert sorted(path.name for path in link.parent.iterdir()) == ["1", "2", "champion"]
+    assert sorted(path.name for path in link.parent.iterdir()) == ["1", "2", "champion", "verdict.json"]
 
 
 def test_only_a_published_version_can_be_champion(tmp_path, source):

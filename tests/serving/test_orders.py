@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from served import Client
 
 from serving import app, orders, plan_schema
-from serving.models import Models
+from serving.models import Models, Serving
 from serving.settings import Settings
 
 LINES = [("a", "north", 5.0), ("b", None, 0.0), ("a", "south", 0.0), ("c", "north", 2.0)]
@@ -66,7 +66,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def get(query: str = "", **headers: str) -> httpx.Response:
-    return Client(app.build(Models("mini"), Settings())).get(f"/v1/orders{query}", headers=headers)
+    return Client(app.build(Serving(Models("mini")), Settings())).get(f"/v1/orders{query}", headers=headers)
 
 
 def test_the_answer_is_as_documented(home: Path):

@@ -20,7 +20,7 @@ import asyncio, json, sys
 from datetime import UTC, datetime
 import serving.service
 from serving import app
-from serving.models import Models, ServedModel
+from serving.models import Models, ServedModel, Serving
 from serving.settings import Settings
 
 class Shelf:
@@ -38,7 +38,7 @@ at = datetime(2024, 2, 1, tzinfo=UTC)
 model = ServedModel("recommend", "1", {}, Shelf(), at, at)
 scope = {"type": "http", "method": "POST", "path": "/v1/recommendations", "query_string": b"",
          "headers": [(b"content-type", b"application/json")]}
-asyncio.run(app.build(Models("mini", {"recommend": model}), Settings())(scope, receive, send))
+asyncio.run(app.build(Serving(Models("mini", {"recommend": model})), Settings())(scope, receive, send))
 print(json.dumps({"status": statuses[0], "modules": sorted(sys.modules)}))
 """
 
