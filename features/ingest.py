@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
@@ -21,6 +22,7 @@ from features.home import home
 from features.lake import MEMORY_LIMIT, Lake, key_text
 from features.mapping import typed_and_checked
 from features.shops import Shop, Source
+from features.windows import FIRST_INSTANT
 
 COUNTED = ("event_name", "availability")
 DISTINCT = ("user_id", "user_pseudo_id", "session_id", "item_id", "transaction_id", "location_id")
@@ -31,7 +33,8 @@ class TableReport:
     """What became of a table's rows: read = accepted + duplicate + quarantined.
 
     values : rows read per value of the columns with a closed list; distinct : different ids among the rows read;
-    first, last : time range of the rows accepted so far; source : digest of where the rows came from, "" when unknown.
+    first, last : time range of the rows accepted so far; source : digest of where the rows came from, "" when unknown;
+    exported_at : the instant whose state the rows are.
     """
 
     table: str
@@ -44,6 +47,7 @@ class TableReport:
     first: str
     last: str
     source: str = ""
+    exported_at: str = ""
 
 
 def ingest(shop: Shop, announce: Callable[[str], None] = lambda _: None) -> list[TableReport]:
@@ -56,13 +60,14 @@ def ingest(shop: Shop, announce: Callable[[str], None] = lambda _: None) -> list
     lake = Lake(shop)
     reports = []
     with _alone(lake):
-        earlier = _last_reports(lake)
+        earlier = last_reports(lake)
         for name, table_sources in _sources(shop).items():
             announce(name)
             digest = sources.digest(shop, table_sources)
             unchanged = digest and name in earlier and earlier[name].source == digest and lake.batches(name)
             report = _again(earlier[name]) if unchanged else _ingest_table(lake, contract.TABLES[name], table_sources)
-            reports.append(replace(report, source=digest))
+            exported_at = sources.exported_at(shop, table_sources).isoformat()
+            reports.append(replace(report, source=digest, exported_at=exported_at))
         _store(lake, reports)
     return reports
 
@@ -85,10 +90,17 @@ def _alone(lake: Lake) -> Iterator[None]:
         yield
 
 
-def _last_reports(lake: Lake) -> dict[str, TableReport]:
+def last_reports(lake: Lake) -> dict[str, TableReport]:
+    """What the last ingest made of each table."""
     stored = sorted(lake.reports.glob("ingest_*.json"))
     tables = orjson.loads(stored[-1].read_bytes()) if stored else []
     return {table["table"]: TableReport(**table) for table in tables}
+
+
+def items_as_of(lake: Lake) -> datetime:
+    """When the shop exported the items of the lake, UTC; the beginning of time when it never did."""
+    report = last_reports(lake).get("items")
+    return datetime.fromisoformat(report.exported_at) if report and report.exported_at else FIRST_INSTANT
 
 
 def _again(report: TableReport) -> TableReport:

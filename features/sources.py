@@ -3,8 +3,10 @@
 import glob
 import hashlib
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -78,18 +80,27 @@ def digest(shop: Shop, table_sources: list[Source]) -> str:
     for source in table_sources:
         if isinstance(source, Logged):
             continue
-        paths = sorted(glob.glob(shop.locate(source.path), recursive=True)) if source.path else []  # noqa: PTH207
+        paths = _paths(shop, source) if source.path else []
         if not paths:
             return ""
         described += [f"{path} {(stat := Path(path).stat()).st_size} {stat.st_mtime_ns}" for path in paths]
     return hashlib.sha256("\n".join([*described, shop.timezone]).encode()).hexdigest()
 
 
+def exported_at(shop: Shop, table_sources: list[Source]) -> datetime:
+    """The instant whose state a table's sources hold: of files when the oldest was written, of databases now, UTC."""
+    paths = [path for source in table_sources if source.path for path in _paths(shop, source)]
+    return datetime.fromtimestamp(min((Path(path).stat().st_mtime for path in paths), default=time.time()), UTC)
+
+
+def _paths(shop: Shop, source: Source) -> list[str]:
+    return sorted(glob.glob(shop.locate(source.path), recursive=True))  # noqa: PTH207  absolute patterns
+
+
 def _files(shop: Shop, source: Source) -> str:
-    pattern = shop.locate(source.path)
-    paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  absolute patterns
+    paths = _paths(shop, source)
     if not paths:
-        raise UserError(f"no file {pattern}: correct path in the shop's TOML")
+        raise UserError(f"no file {shop.locate(source.path)}: correct path in the shop's TOML")
     for path in paths:
         if not Path(path).stat().st_size:
             raise UserError(f"{path} is empty: export it again")

@@ -7,11 +7,11 @@ import logging
 import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from http import HTTPStatus
-from typing import Any, Generic, TypeVar, get_origin
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, get_origin
 
 import orjson
 from pydantic import ValidationError
@@ -34,6 +34,9 @@ from serving.openapi import Endpoint
 from serving.problems import Problem
 from serving.rates import Rates
 from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from serving.recommend import Recommender
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +89,7 @@ def build(serving: Serving, settings: Settings) -> Starlette:
 def recommendations(call: Call[schema.RecommendationRequest]) -> Response:
     model = _model(call, "recommend")
     asked = call.asked.model_dump()
-    recent, degraded = _recent(call.journal, model.until, asked)
+    recent, degraded = _caught_up(call.journal, model, asked)
     answer = model.answer({**asked, "recent": recent})
     return _json(
         {
@@ -99,23 +102,36 @@ def recommendations(call: Call[schema.RecommendationRequest]) -> Response:
     )
 
 
-def _recent(kept: Journal, since: datetime, asked: Json) -> tuple[Json | None, list[str]]:
-    """What the visitor did since the model was trained, and why that is not known."""
+def _caught_up(kept: Journal, model: ServedModel, asked: Json) -> tuple[Json | None, list[str]]:
+    """What the visitor did since the model was trained, or why that is not known; the model learns what was put."""
     try:
-        return kept.recent(since, asked["user_id"], asked["user_pseudo_id"]), []
+        shelf = cast("Recommender", model.scorer).shelf
+        shelf.put(kept.puts(shelf.newest, model.items_as_of))
+        return kept.recent(model.until, asked["user_id"], asked["user_pseudo_id"]), []
     except (sqlite3.Error, OSError):
         _log.exception("The journal cannot be read")
-        return None, ["what the visitor did of late cannot be read"]
+        return None, ["what the visitor did and what the shop changed of late cannot be read"]
 
 
 async def events(call: Call[schema.EventsRequest]) -> Response:
     told = call.asked.model_dump(mode="json")["events"]
-    try:
-        accepted = await asyncio.shield(asyncio.wrap_future(call.journal.append(told)))
-    except (sqlite3.Error, OSError) as error:
-        _log.exception("Events could not be written")
-        raise problems.not_written() from error
+    accepted = await _written(call.journal.append(told))
     return _json({"accepted": accepted, "known": len(told) - accepted}, HTTPStatus.ACCEPTED)
+
+
+async def items(call: Call[schema.ItemsRequest]) -> Response:
+    told = call.asked.model_dump(mode="json")["items"]
+    await _written(call.journal.put(told))
+    return _json({"items": len(told)})
+
+
+async def _written(done: Future[int]) -> int:
+    """What a write to the journal comes to; raises a Problem when nothing could be written."""
+    try:
+        return await asyncio.shield(asyncio.wrap_future(done))
+    except (sqlite3.Error, OSError) as error:
+        _log.exception("The journal cannot be written")
+        raise problems.not_written() from error
 
 
 def propensity(call: Call[schema.PropensityRequest]) -> Response:
@@ -211,6 +227,16 @@ ENDPOINTS = (
         schema.EventsTaken,
         errors=_POSTED,
         status=HTTPStatus.ACCEPTED,
+        scope="events",
+    ),
+    Endpoint(
+        "PUT",
+        "/v1/items",
+        "What is sold out, what it costs, what is new: effective at once.",
+        items,
+        schema.ItemsRequest,
+        schema.ItemsTaken,
+        errors=_POSTED,
         scope="events",
     ),
     Endpoint(

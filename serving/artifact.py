@@ -20,7 +20,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 MANIFEST = "manifest.json"
 LIBRARIES = ("shopkeeper", "numpy", "duckdb", "lightgbm", "implicit", "torch")
 

@@ -1,7 +1,8 @@
-"""The events that the service takes in: durable before they are acknowledged, seen by every worker at once.
+"""What the service takes in, events and changes of items: on the disk before it is acknowledged, seen by every worker.
 
 ``HOME/SHOP/journal/events.sqlite`` is written ahead and synchronised at every commit; what several requests bring at a
-time is one commit. An event that comes again, by its ``event_id``, is the same event.
+time is one commit. An event that comes again, by its ``event_id``, is the same event; of what was put of an item the
+latest counts, attribute by attribute.
 """
 
 import sqlite3
@@ -21,6 +22,7 @@ import orjson
 from features import sources
 from features.histories import KINDS
 from serving.artifact import Json
+from serving.shelf import Put
 
 LONGEST_HISTORY = 1000
 """Events of one visitor that are read, the latest."""
@@ -31,7 +33,7 @@ BUSY_S = 0.5
 N_ATTEMPTS = 10
 """At opening a file that another process is making."""
 
-_TABLE = """
+_EVENTS = """
     create table if not exists events (
         number integer primary key,
         event_id text not null unique,
@@ -44,6 +46,23 @@ _TABLE = """
         event text not null
     ) strict
 """
+_PUTS = """
+    create table if not exists puts (
+        item_id text not null,
+        name text not null,
+        value text not null,
+        received_us integer not null,
+        number integer not null unique,
+        primary key (item_id, name)
+    ) strict
+"""
+_PUT = """
+    insert into puts (item_id, name, value, received_us, number)
+    values (?, ?, ?, ?, (select coalesce(max(number), 0) + 1 from puts))
+    on conflict (item_id, name) do update
+    set value = excluded.value, received_us = excluded.received_us, number = excluded.number
+"""
+_PUT_SINCE = "select number, item_id, name, value from puts where number > ? and received_us > ? order by number"
 _COLUMNS = (
     *("event_id", "user_id", "user_pseudo_id"),
     *("item_id", "event_name", "event_us", "received_us", "event"),
@@ -64,6 +83,7 @@ _DAY_US = timedelta(days=1) // _MICROSECOND
 
 
 class _Entry(NamedTuple):
+    statement: str
     rows: list[tuple[object, ...]]
     done: Future[int]
 
@@ -74,7 +94,7 @@ class _Held(NamedTuple):
 
 
 class Journal:
-    """The events of a shop in a file. One thread of this process writes; other processes write too, one at a time."""
+    """What a shop's service took in, in a file. One thread of each process writes, one process at a time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -89,13 +109,26 @@ class Journal:
         When the result is there the events are on the disk; it is an error, and they are not, when they cannot be.
         """
         received_us = _us(datetime.now(UTC))
-        entry = _Entry([_row(event, received_us) for event in events], Future())
-        with self._starting:
-            if self._writer is None:
-                self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
-                self._writer.start()
-        self._waiting.put(entry)
-        return entry.done
+        return self._entered(_INSERT, [_row(event, received_us) for event in events])
+
+    def put(self, items: Sequence[Json]) -> Future[int]:
+        """Take in what is told of items, as ``schema.PutItem`` has it in JSON; null tells nothing.
+
+        When the result is there it is on the disk; it is an error, and nothing is, when it cannot be.
+        """
+        received_us = _us(datetime.now(UTC))
+        told = ((item["item_id"], name, value) for item in items for name, value in item.items() if name != "item_id")
+        rows = [(*of, orjson.dumps(value).decode(), received_us) for *of, value in told if value is not None]
+        return self._entered(_PUT, rows)
+
+    def puts(self, number: int, since: datetime) -> list[Put]:
+        """What was put after some number, of what came in after an instant, in its order.
+
+        Raises sqlite3.Error when the file cannot be read.
+        """
+        self._reader = _current(self.path, self._reader)
+        rows = self._reader.connection.execute(_PUT_SINCE, (number, _us(since))).fetchall()
+        return [Put(number, item_id, name, orjson.loads(value)) for number, item_id, name, value in rows]
 
     def recent(self, since: datetime, user_id: str | None, user_pseudo_id: str | None) -> Json | None:
         """What a visitor did with items, of what came in since an instant; None for nothing.
@@ -122,6 +155,15 @@ class Journal:
             "ages_days": [max(0, now_us - event_us) / _DAY_US for event_us in times],
             "elapsed_days": (now_us - _us(since)) / _DAY_US,
         }
+
+    def _entered(self, statement: str, rows: list[tuple[object, ...]]) -> Future[int]:
+        entry = _Entry(statement, rows, Future())
+        with self._starting:
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
+                self._writer.start()
+        self._waiting.put(entry)
+        return entry.done
 
     def _write(self) -> None:
         held: _Held | None = None
@@ -182,17 +224,18 @@ def _made(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     connection.execute("pragma journal_mode = wal")
     connection.execute("pragma synchronous = full")
-    connection.execute(_TABLE)
+    connection.execute(_EVENTS)
+    connection.execute(_PUTS)
     for name in ("user_id", "user_pseudo_id"):
         connection.execute(f"create index if not exists events_{name} on events ({name}, received_us)")
     return connection
 
 
 def _committed(connection: sqlite3.Connection, entries: Iterable[_Entry]) -> list[int]:
-    """How many events of each entry were new, once all are on the disk."""
+    """How many rows of each entry were new, once all are on the disk."""
     connection.execute("begin immediate")
     try:
-        counts = [connection.executemany(_INSERT, entry.rows).rowcount for entry in entries]
+        counts = [connection.executemany(entry.statement, entry.rows).rowcount for entry in entries]
         connection.execute("commit")
     except BaseException:
         if connection.in_transaction:

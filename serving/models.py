@@ -32,6 +32,7 @@ class ServedModel:
 
     created_at : when it was trained, UTC.
     until : first instant after the data that it was trained on, UTC.
+    items_as_of : when the items that it knows were exported by the shop, UTC; what is put later counts
     recent : the requests that were answered last.
     """
 
@@ -41,6 +42,7 @@ class ServedModel:
     scorer: Scorer
     created_at: datetime
     until: datetime
+    items_as_of: datetime
     recent: deque[Json] = field(default_factory=lambda: deque(maxlen=N_RECENT), compare=False)
 
     def answer(self, request: Json) -> Json:
@@ -196,8 +198,15 @@ def load_tried(task: str, folder: Path, loader: Loader) -> ServedModel:
     manifest = artifact.manifest
     if manifest["task"] != task:
         raise ArtifactError(f"{folder} holds a {manifest['task']} model, not {task}: promote the right one")
-    created_at, until = _instant(manifest["created_at"]), _instant(manifest["window"]["until"])
-    return ServedModel(task, folder.name, manifest, loader(artifact), created_at, until)
+    return ServedModel(
+        task,
+        folder.name,
+        manifest,
+        loader(artifact),
+        created_at=_instant(manifest["created_at"]),
+        until=_instant(manifest["window"]["until"]),
+        items_as_of=_instant(manifest["items_as_of"]),
+    )
 
 
 def folder_of(home: Path, shop: str, task: str) -> Path:

@@ -26,7 +26,7 @@ class Endpoint:
     """One path: what it is asked, what it answers, and the function that answers.
 
     handle : from what the service knows, the validated request and the Accept header to the response
-    request : the body of a POST, the query parameters of a GET; None when there are none
+    request : the body of a POST or PUT, the query parameters of a GET; None when there are none
     answer : what it answers in JSON; None when it answers in other media types only
     media : further media types of the answer
     errors : statuses of the problems that it may answer, but 500
@@ -34,7 +34,7 @@ class Endpoint:
     in_thread : whether it answers so slowly that other requests must be answered meanwhile
     """
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "PUT"]
     path: str
     summary: str
     handle: Callable[..., Response | Awaitable[Response]]
@@ -63,7 +63,7 @@ def document(endpoints: Iterable[Endpoint]) -> Json:
 
 
 def _schemas(endpoints: list[Endpoint]) -> Json:
-    asked = [(e.request, "validation") for e in endpoints if e.request and e.method == "POST"]
+    asked = [(e.request, "validation") for e in endpoints if e.request and e.method != "GET"]
     answered = [(e.answer, "serialization") for e in endpoints if e.answer]
     models: list[tuple[type[BaseModel], Any]] = [*asked, *answered, (schema.ProblemDetails, "serialization")]
     _, definitions = models_json_schema(list(dict.fromkeys(models)), ref_template=_REFERENCE)
@@ -86,7 +86,7 @@ def _operation(endpoint: Endpoint) -> Json:
 def _asked(endpoint: Endpoint) -> Json:
     if endpoint.request is None:
         return {}
-    if endpoint.method == "POST":
+    if endpoint.method != "GET":
         return {"requestBody": {"required": True, "content": {"application/json": _reference(endpoint.request)}}}
     whole = endpoint.request.model_json_schema(ref_template=_REFERENCE)
     required = whole.get("required", [])

@@ -89,7 +89,7 @@ def too_often(wait_s: float) -> Problem:
 def not_written() -> Problem:
     return Problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "The events could not be written and none was taken; send them again. The service's log has the reason.",
+        "This could not be written and nothing of it was taken; send it again. The service's log has the reason.",
     )
 
 

@@ -1,7 +1,6 @@
 """Answers what a visitor would like: the tiers' scores over the whole catalogue, blended by the kind of question."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -10,9 +9,9 @@ from numpy.typing import NDArray
 from features.histories import Histories
 from serving import tiers
 from serving.artifact import Artifact, Json
-from serving.catalogue import Bools, Catalogue
-from serving.filters import parsed
+from serving.catalogue import Catalogue
 from serving.rerank import Reranker
+from serving.shelf import Shelf
 from serving.tier_classes import CLASSES
 from serving.tiers import Scores, Tier
 
@@ -20,8 +19,8 @@ Question = Literal["personal", "similar"]
 """What goes with a person's history, or with the items that are being looked at."""
 
 CONTEXT_KIND = "view_item"
-N_MASKS = 64
-"""Filters whose masks are kept, those asked for last."""
+N_LIKE_NEW = 3
+"""Known items that are asked for in the place of a new one."""
 
 
 class Recommender:
@@ -41,9 +40,7 @@ class Recommender:
         self.blend: dict[Question, dict[str, float]] = settings["blend"]
         self.tiers: dict[str, Tier] = {name: tiers.load(artifact, name, CLASSES[name]) for name in settings["tiers"]}
         self.reranker = Reranker.load(artifact, self.tiers) if settings["is_reranked"] else None
-        self.catalogue = Catalogue.load(artifact)
-        self._admitted = lru_cache(N_MASKS)(partial(_mask, self.catalogue))
-        self._item_index = {item_id: index for index, item_id in enumerate(self.item_ids)}
+        self.shelf = Shelf(list(self.item_ids), Catalogue.load(artifact))
         self._user_index = {user_id: index for index, user_id in enumerate(self.user_ids)}
 
     @classmethod
@@ -57,22 +54,23 @@ class Recommender:
 
         Fewer where fewer may come. Raises UserError for a filter that cannot be read.
         """
-        admitted = self._admitted(request["filters"])
+        admitted = self.shelf.admitted(request["filters"])
         person = request["user_id"] or request["user_pseudo_id"]
         known = self._with_recent(self.history(person), request.get("recent"))
-        context = Histories.of(self._known_items(request["item_ids"]), CONTEXT_KIND)
+        looked_at = self._places(request["item_ids"])
+        context = Histories.of(self._known_like(looked_at), CONTEXT_KIND)
         asked, question = (context, "similar") if len(context) else (known, "personal")
         parts = self.parts(asked, question)  # type: ignore[arg-type]
-        total = self._ordered(asked, parts, question)[0]  # type: ignore[arg-type]
+        total = self.shelf.scored(self._ordered(asked, parts, question)[0])  # type: ignore[arg-type]
         total[~admitted] = -np.inf
-        total[context.items] = -np.inf
-        total[self._known_items(request["exclude_ids"])] = -np.inf
+        total[looked_at] = -np.inf
+        total[self._places(request["exclude_ids"])] = -np.inf
         if not self.repeats:
             total[known.items] = -np.inf
         return {
             "items": [self._item(index, total, parts, request["explain"]) for index in best(total, request["n"])],
             "tier": "similar" if len(context) else "personal" if len(known) else "popular",
-            "degraded": self._degraded(request, known, context),
+            "degraded": self._degraded(request, known, len(looked_at)),
         }
 
     def history(self, person_id: str | None) -> Histories:
@@ -85,7 +83,8 @@ class Recommender:
         if recent is None:
             return known
         events = zip(recent["item_ids"], recent["event_names"], recent["ages_days"], strict=True)
-        told = [(self._item_index[item_id], *rest) for item_id, *rest in events if item_id in self._item_index]
+        places = ((self.shelf.index(item_id), *rest) for item_id, *rest in events)
+        told = [(item, *rest) for item, *rest in places if item is not None and item < self.shelf.n_known]
         if not told:
             return known
         return known.followed_by(Histories.since(*zip(*told, strict=True)), recent["elapsed_days"])
@@ -135,32 +134,31 @@ class Recommender:
             total[strangers] = self.tiers["popularity"].scores(histories)[strangers]
         return total
 
-    def _known_items(self, item_ids: Sequence[str]) -> list[int]:
-        return [self._item_index[i] for i in dict.fromkeys(item_ids) if i in self._item_index]
+    def _places(self, item_ids: Sequence[str]) -> list[int]:
+        return [place for item_id in dict.fromkeys(item_ids) if (place := self.shelf.index(item_id)) is not None]
+
+    def _known_like(self, places: Sequence[int]) -> list[int]:
+        """Items that the model knows, those that are most like it for one that it does not."""
+        known = (item for place in places for item in self.shelf.known_like(place, N_LIKE_NEW))
+        return list(dict.fromkeys(known))
 
     def _item(self, index: int, total: NDArray[np.float32], parts: Mapping[str, Scores], explain: bool) -> Json:
-        shares = {tier: float(scores[0, index]) for tier, scores in parts.items()}
+        shares = {tier: self.shelf.score(scores[0], index) for tier, scores in parts.items()}
         leading = max(shares, key=shares.__getitem__)
         reason = self.tiers[leading].reason
-        item: dict[str, Any] = {"item_id": self.item_ids[index], "score": float(total[index]), "reason": reason}
+        item: dict[str, Any] = {"item_id": self.shelf.item_ids[index], "score": float(total[index]), "reason": reason}
         if not explain:
             return item
         reordered = {} if self.reranker is None else {"reranker": float(total[index]) - sum(shares.values())}
         return {**item, "tiers": shares | reordered}
 
-    def _degraded(self, request: Json, known: Histories, context: Histories) -> list[str]:
+    def _degraded(self, request: Json, known: Histories, n_looked_at: int) -> list[str]:
         causes = []
         if request["user_id"] is not None and not len(known):
             causes.append("the user has no history yet")
-        if len(context) < len(set(request["item_ids"])):
+        if n_looked_at < len(set(request["item_ids"])):
             causes.append("some of item_ids are not in the catalogue")
         return causes
-
-
-def _mask(catalogue: Catalogue, expression: str | None) -> Bools:
-    """Which items may come, bool, shape (n_items,)."""
-    shown = catalogue.shown()
-    return shown if expression is None else shown & parsed(expression).mask(catalogue)
 
 
 def standardised(scores: Scores) -> Scores:

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from features.contract import EVENT_NAMES, ITEM_EVENTS
+from features.contract import AVAILABILITY, EVENT_NAMES, ITEM_EVENTS
 from serving.filters import LONGEST
 
 MOST = 1e9
@@ -168,6 +168,38 @@ class EventsRequest(Request):
     """Events as they happen, in any order."""
 
     events: Annotated[list[LoggedEvent], Field(min_length=1, max_length=250)]
+
+
+class PutItem(Request):
+    """What is to be known of an item from now on; what is absent stays as it is."""
+
+    item_id: Id
+    availability: Literal[AVAILABILITY] | None = None  # type: ignore[valid-type]  # the contract has them as values
+    """What is out_of_stock or hidden is not recommended."""
+    price: Annotated[float, Field(ge=0, le=MOST)] | None = None
+    """List price."""
+    item_brand: Id | None = None
+    item_category: Id | None = None
+    """Top category. By its brand and categories an item is recommended before a model knows it."""
+    item_category2: Id | None = None
+    item_category3: Id | None = None
+    item_category4: Id | None = None
+    item_category5: Id | None = None
+    created_at: Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written)] | None = None
+    """When the item was listed."""
+
+
+class ItemsRequest(Request):
+    """Changes of items, effective at once, until a newer export of the items is ingested and trained on."""
+
+    items: Annotated[list[PutItem], Field(min_length=1, max_length=1000)]
+
+
+class ItemsTaken(Answer):
+    """What was taken in; it is on the disk, and every answer from now on knows it."""
+
+    items: int
+    """Items told of."""
 
 
 class EventsTaken(Answer):

@@ -29,6 +29,7 @@ def export(folder, value=1.0, **changes):
         "window": {"from": "2024-01-01", "until": "2024-02-01"},
         "metrics": {},
         "created_at": "2024-02-02T03:04:05+00:00",
+        "items_as_of": "2024-02-01T00:00:00+00:00",
     }
     draft.seal({**description, **changes})
     return folder

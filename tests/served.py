@@ -7,7 +7,8 @@ import httpx
 import numpy as np
 
 from features.errors import UserError
-from serving import app, schema
+from serving import app, schema, shelf
+from serving.catalogue import Catalogue
 from serving.models import Models, ServedModel, Serving
 from serving.settings import Settings
 
@@ -17,6 +18,9 @@ SUFFICIENCY = {"n_examples": 9, "n_rarer_outcomes": 4, "n_days": 9, "n_censored"
 
 class Shelf:
     """Recommends the items a, b, c in this order."""
+
+    def __init__(self):
+        self.shelf = shelf.Shelf(list("abc"), Catalogue({}, 3))
 
     def answer(self, request):
         self.asked = request
@@ -81,7 +85,7 @@ def served(task, scorer, version="7"):
         "created_at": at.isoformat(),
         "metrics": {"ndcg_at_10": 0.1},
     }
-    return ServedModel(task, version, manifest, scorer, at, at)
+    return ServedModel(task, version, manifest, scorer, at, at, at)
 
 
 SCORERS = {"recommend": Shelf(), "propensity": Oracle(), "demand": Almanac()}

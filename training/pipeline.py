@@ -14,6 +14,7 @@ from typing import Literal
 
 from features.engine import Engine
 from features.errors import UserError
+from features.ingest import items_as_of
 from features.lake import Lake
 from features.shops import Shop
 from features.windows import Window, for_tuning, given, leave_one_out, rolling, time_window
@@ -62,7 +63,10 @@ def train(
     drafts.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=drafts, prefix=f"{family.task}-") as folder:
         announce("export")
-        description = _description(engine, shop, config, until) | {"fingerprint": fingerprint}
+        description = _description(engine, shop, config, until) | {
+            "fingerprint": fingerprint,
+            "items_as_of": items_as_of(lake).isoformat(),
+        }
         artifact = export(Path(folder) / "artifact", family, model, rows, n_windows, description)
         announce("track")
         run_id = tracking.record(shop, family.task, artifact, config, rows, model.metrics, device)

@@ -87,9 +87,26 @@ def _falsify(folder: Path) -> None:
     manifest.write_bytes(orjson.dumps(told))
 
 
+def _sell_out(url: str) -> None:
+    """What is sold out comes from no worker any more, and from all again when it is back."""
+    first = _first_items(url, 1)
+    item_id = first.pop()
+    for availability, comes in (("out_of_stock", False), ("in_stock", True)):
+        told = {"items": [{"item_id": item_id, "availability": availability}]}
+        assert httpx.put(f"{url}/v1/items", json=told).status_code == 200
+        assert (item_id in _first_items(url, 20)) is comes
+
+
+def _first_items(url: str, n_requests: int) -> set[str]:
+    asked = {"user_id": "u1", "n": 1}
+    answers = [httpx.post(f"{url}/v1/recommendations", json=asked).json() for _ in range(n_requests)]
+    return {answer["items"][0]["item_id"] for answer in answers}
+
+
 def test_promotions_under_load_fail_no_request_and_reach_all_workers_together(shop: Shop, versions: list[str]) -> None:
     first, again, wrong = versions
     with server(shop.name, home(), workers=2) as url, Pages(url) as pages:
+        _sell_out(url)
         for promoted in (again, first):
             models.point_champion(home(), shop.name, "recommend", promoted)
             changed = pages.first_of(promoted)

@@ -13,9 +13,10 @@ import pytest
 
 from features.errors import UserError
 from features.home import data_folder
-from features.ingest import TableReport, ingest
+from features.ingest import TableReport, ingest, items_as_of
 from features.lake import Lake
 from features.shops import Shop, load_shop
+from features.windows import FIRST_INSTANT
 
 HEADER = "id,what,when,who,item,order,price,quantity"
 GOOD = ["1,view,2026-01-01 10:00:00,u1,a,,2.50,", "2,buy,2026-01-01 10:05:00,u1,a,o1,2.50,1"]
@@ -109,7 +110,7 @@ def test_the_same_source_again_adds_nothing(tmp_path: Path) -> None:
     os.utime(tmp_path / "events.csv", (0, 0))
     read_again = events(shop)
     assert (first.accepted, again.accepted, again.duplicate) == (2, 0, 2)
-    assert replace(read_again, source=again.source) == again
+    assert replace(read_again, source=again.source, exported_at=again.exported_at) == again
     assert Lake(shop).fingerprint() == fingerprint
     assert pq.read_table(Lake(shop).quarantine / "events.parquet").num_rows == 1
 
@@ -186,6 +187,18 @@ def test_a_snapshot_is_replaced_whole(tmp_path: Path) -> None:
         ingest(shop)
     assert Lake(shop).engine().select("select item_id from items order by 1")["item_id"].to_pylist() == ["b", "c"]
     assert len(Lake(shop).batches("items")) == 2
+
+
+def test_the_items_are_as_of_the_oldest_of_their_files(tmp_path: Path) -> None:
+    (tmp_path / "snap.toml").write_text('name = "snap"\n[tables.items]\npath = "items*.csv"\n')
+    shop = load_shop(str(tmp_path / "snap.toml"))
+    assert items_as_of(Lake(shop)) == FIRST_INSTANT
+    for name, at in (("items1.csv", 2_000_000_000), ("items2.csv", 1_900_000_000)):
+        (tmp_path / name).write_text("item_id\n" + name + "\n")
+        os.utime(tmp_path / name, (at, at))
+    for _ in range(2):
+        ingest(shop)
+        assert items_as_of(Lake(shop)).timestamp() == 1_900_000_000
 
 
 def test_a_sheet_with_a_column_per_period_becomes_rows(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -8,7 +9,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from served import APP, MAX_BODY_BYTES, SCORERS, WHOLE, Client, post, problem
+from served import APP, MAX_BODY_BYTES, SCORERS, WHOLE, Client, Shelf, post, problem
 
 from features import contract
 from serving import app, schema
@@ -359,8 +360,8 @@ def test_what_cannot_be_written_is_not_acknowledged(client, monkeypatch, tmp_pat
     (tmp_path / "mini" / "journal").write_text("a file where the folder should be")
     monkeypatch.setenv("SHOPKEEPER_HOME", str(tmp_path))
     asked = {"events": [{"event_name": "login", "user_id": "ann"}]}
-    assert "none was taken" in problem(client.post("/v1/events", json=asked), 503).detail
-    assert "Events could not be written" in caplog.text
+    assert "nothing of it was taken" in problem(client.post("/v1/events", json=asked), 503).detail
+    assert "The journal cannot be written" in caplog.text
 
 
 def test_without_a_journal_recommendations_are_answered_and_say_so(client, monkeypatch, tmp_path, caplog):
@@ -369,7 +370,10 @@ def test_without_a_journal_recommendations_are_answered_and_say_so(client, monke
     monkeypatch.setenv("SHOPKEEPER_HOME", str(tmp_path))
     answer = client.post("/v1/recommendations", json={"user_id": "ann", "n": 1})
     found = schema.Recommendations.model_validate_json(answer.content)
-    assert (len(found.items), found.degraded[0]) == (1, "what the visitor did of late cannot be read")
+    assert (len(found.items), found.degraded[0]) == (
+        1,
+        "what the visitor did and what the shop changed of late cannot be read",
+    )
     assert "The journal cannot be read" in caplog.text
 
 
@@ -381,6 +385,47 @@ def test_the_scorer_is_told_what_the_visitor_just_did(client):
     assert (recent["item_ids"], recent["event_names"]) == (("b",), ("view_item",))
     client.post("/v1/recommendations", json={"user_pseudo_id": "another phone"})
     assert SCORERS["recommend"].asked["recent"] is None
+
+
+SOLD_OUT = {"item_id": "b", "availability": "out_of_stock"}
+
+
+def put(client, **told):
+    return client.request("PUT", "/v1/items", json={"items": [{**SOLD_OUT, **told}]})
+
+
+def test_what_is_put_is_known_to_the_next_recommendation(client):
+    shelf = SCORERS["recommend"].shelf
+    assert put(client, availability="out_of_stock").json() == {"items": 1}
+    client.post("/v1/recommendations", json={})
+    assert shelf.admitted(None).tolist() == [True, False, True]
+    assert put(client, availability="in_stock", price=3.5).status_code == 200
+    client.post("/v1/recommendations", json={})
+    assert shelf.admitted(None).all()
+    assert shelf.admitted("price = 3.5").tolist() == [False, True, False]
+
+
+def test_what_was_put_before_the_export_that_a_model_knows_is_told_by_the_export(client):
+    put(client)
+    model = WHOLE.served["recommend"]
+    later = Shelf()
+    newer = replace(model, scorer=later, items_as_of=datetime(2100, 1, 1, tzinfo=UTC))
+    Client(app.build(Serving(WHOLE.having(newer)), Settings())).post("/v1/recommendations", json={})
+    assert later.shelf.newest == 0
+    put(client, availability="in_stock")
+
+
+@pytest.mark.parametrize(
+    ("told", "pointer"),
+    [
+        ({"availability": "sold"}, "/items/0/availability"),
+        ({"price": -1}, "/items/0/price"),
+        ({"cost": 1}, "/items/0/cost"),
+        ({"created_at": "yesterday"}, "/items/0/created_at"),
+    ],
+)
+def test_a_wrong_put_is_told_where(client, told, pointer):
+    assert [fault.pointer for fault in problem(put(client, **told), 422).errors] == [pointer]
 
 
 def test_metrics_count_requests_by_route_and_status():

@@ -38,9 +38,8 @@ def issued(_home) -> dict[str, str]:
 
 def ask(asking: Client, endpoint: Endpoint, authorization: str | None):
     headers = {} if authorization is None else {b"authorization": authorization.encode("latin-1")}
-    if endpoint.method == "GET":
-        return asking.get(endpoint.path, headers=headers)
-    return asking.post(endpoint.path, json={}, headers=headers)
+    body = {} if endpoint.method == "GET" else {"json": {}}
+    return asking.request(endpoint.method, endpoint.path, headers=headers, **body)
 
 
 def test_what_is_open_is_health_and_documentation() -> None:

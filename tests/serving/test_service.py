@@ -19,11 +19,14 @@ SCORE_ONCE = """
 import asyncio, json, sys
 from datetime import UTC, datetime
 import serving.service
-from serving import app
+from serving import app, shelf
+from serving.catalogue import Catalogue
 from serving.models import Models, ServedModel, Serving
 from serving.settings import Settings
 
 class Shelf:
+    shelf = shelf.Shelf([], Catalogue({}, 0))
+
     def answer(self, request):
         return {"items": [], "tier": "popular", "degraded": []}
 
@@ -35,7 +38,7 @@ async def send(message):
 
 statuses = []
 at = datetime(2024, 2, 1, tzinfo=UTC)
-model = ServedModel("recommend", "1", {}, Shelf(), at, at)
+model = ServedModel("recommend", "1", {}, Shelf(), at, at, at)
 scope = {"type": "http", "method": "POST", "path": "/v1/recommendations", "query_string": b"",
          "headers": [(b"content-type", b"application/json")]}
 asyncio.run(app.build(Serving(Models("mini", {"recommend": model})), Settings())(scope, receive, send))
